@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Reading an ioctl's argument: fixed parts of a structure, and the rule on `argsz`.
+
+use crate::addr::Vaddr;
+use crate::errno::Errno;
+use crate::memory::{Fault, Memory};
+
+/// Why an ioctl's argument was refused before its request was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArgumentError {
+    /// The argument, or a part of it, cannot be read or written. EFAULT.
+    #[error("the ioctl's argument: {0}")]
+    Fault(Fault),
+    /// `argsz` is smaller than the structure. EINVAL.
+    #[error("argsz is {argsz}; set it to {minimum} or more")]
+    TooShort {
+        /// The `argsz` given.
+        argsz: u32,
+        /// The least that is accepted, in bytes.
+        minimum: usize,
+    },
+}
+
+impl ArgumentError {
+    /// The errno.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Fault(_) => Errno::EFAULT,
+            Self::TooShort { .. } => Errno::EINVAL,
+        }
+    }
+}
+
+/// Bytes of a request, read from the caller.
+pub(super) struct Bytes<const N: usize>([u8; N]);
+
+impl<const N: usize> Bytes<N> {
+    /// Reads `N` bytes at `offset` behind the argument.
+    pub(super) fn read(
+        memory: &dyn Memory,
+        arg: u64,
+        offset: usize,
+    ) -> Result<Self, ArgumentError> {
+        let mut bytes = [0; N];
+        memory
+            .read(behind(arg, offset), &mut bytes)
+            .map_err(ArgumentError::Fault)?;
+        Ok(Self(bytes))
+    }
+
+    /// Reads the first `N` bytes of a structure, whose `argsz` must cover them.
+    pub(super) fn read_sized(memory: &dyn Memory, arg: u64) -> Result<Self, ArgumentError> {
+        let bytes = Self::read(memory, arg, 0)?;
+        bytes.require(N)?;
+        Ok(bytes)
+    }
+
+    /// Refuses an `argsz` below `minimum`.
+    pub(super) fn require(&self, minimum: usize) -> Result<(), ArgumentError> {
+        let argsz = self.argsz();
+        if (argsz as usize) < minimum {
+            return Err(ArgumentError::TooShort { argsz, minimum });
+        }
+        Ok(())
+    }
+
+    pub(super) fn argsz(&self) -> u32 {
+        self.u32_at(0)
+    }
+
+    pub(super) fn u32_at(&self, offset: usize) -> u32 {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&self.0[offset..offset + 4]);
+        u32::from_le_bytes(bytes)
+    }
+
+    pub(super) fn u64_at(&self, offset: usize) -> u64 {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&self.0[offset..offset + 8]);
+        u64::from_le_bytes(bytes)
+    }
+
+    pub(super) fn set_u32(&mut self, offset: usize, value: u32) {
+        self.0[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    pub(super) fn set_u64(&mut self, offset: usize, value: u64) {
+        self.0[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// Writes the bytes back to where the structure starts.
+    pub(super) fn write(&self, memory: &dyn Memory, arg: u64) -> Result<(), ArgumentError> {
+        memory
+            .write(Vaddr(arg), &self.0)
+            .map_err(ArgumentError::Fault)
+    }
+}
+
+/// The address `offset` bytes behind the argument. An argument at the very end of the space wraps
+/// to addresses that hold no structure either.
+pub(super) fn behind(arg: u64, offset: usize) -> Vaddr {
+    Vaddr(arg.wrapping_add(offset as u64))
+}

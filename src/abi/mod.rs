@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The byte door: VFIO ioctls as a program issues them (`include/uapi/linux/vfio.h`).
+//!
+//! [`Container::ioctl`] and [`OpenGroup::ioctl`] take a command and an argument, read the request
+//! from the caller's memory, hand it to the typed door, and write back what the kernel writes
+//! back. This layer knows bytes, sizes and their order; every other rule is behind the typed door.
+//!
+//! - `layout` has the commands and structures, held against `vfio-bindings` at compile time;
+//! - `argument` reads and checks `argsz`;
+//! - `container` and `group` dispatch; `chain` writes the answer of GET_INFO.
+//!
+//! [`Container::ioctl`]: crate::Container::ioctl
+//! [`OpenGroup::ioctl`]: crate::OpenGroup::ioctl
+
+mod argument;
+mod chain;
+mod container;
+mod group;
+mod layout;
+
+pub use argument::ArgumentError;
+pub use container::ContainerIoctlError;
+pub use group::{GroupIoctlError, GroupReply};
+pub use layout::command;
+
+use crate::errno::Errno;
+use crate::kernel::Kernel;
+
+/// An operation on an open VFIO file that is not an ioctl.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileOperation {
+    /// `read` or `write`.
+    ReadOrWrite,
+    /// `mmap`.
+    Mmap,
+    /// `lseek`.
+    Seek,
+}
+
+/// What every container answers to an operation that is not an ioctl (spec 1.1).
+pub fn container_file_errno(kernel: &Kernel, operation: FileOperation) -> Errno {
+    match operation {
+        FileOperation::Mmap if kernel.behaviours().mmap_is_enodev => Errno::ENODEV,
+        FileOperation::ReadOrWrite | FileOperation::Mmap => Errno::EINVAL,
+        FileOperation::Seek => Errno::ESPIPE,
+    }
+}

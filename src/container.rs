@@ -1,0 +1,558 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The container: `/dev/vfio/vfio`, once opened (`drivers/vfio/container.c`; spec 1).
+//!
+//! A container starts empty. Groups are put into it (`group`), SET_IOMMU gives it a driver, and the
+//! driver goes when the last group leaves. This file owns that state machine and the lock around
+//! it; what the type1 driver does is in its own files.
+//!
+//! Locks are taken in one order: group, then container.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::addr::Iova;
+use crate::attach::AttachError;
+use crate::dirty::{DirtyError, DirtyPages};
+use crate::errno::Errno;
+use crate::host::{Group, GroupId};
+use crate::info::Info;
+use crate::kernel::{DirectRegions, Kernel, Ownership};
+use crate::map::{MapDma, MapError};
+use crate::mapping::MappingInfo;
+use crate::process::Process;
+use crate::range::IovaRange;
+use crate::reserved::ReservedRegion;
+use crate::type1::{NoType1, Type1, Type1Version};
+use crate::unmap::{UnmapDma, UnmapError, Unmapped};
+use crate::vfio::Shared;
+
+/// What an emulated device is called with before its pages are unmapped: the whole mapping.
+pub(crate) type UnmapCallback = Arc<dyn Fn(IovaRange) + Send + Sync>;
+
+/// How often an emulated device may be told to unpin one mapping (spec 6.2).
+const MAX_NOTIFICATIONS: u32 = 10;
+
+/// Extensions and IOMMU types, the arguments of CHECK_EXTENSION and SET_IOMMU.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Extension;
+
+impl Extension {
+    /// Type1, version 1 (`VFIO_TYPE1_IOMMU`).
+    pub const TYPE1: u64 = 1;
+    /// Type1, version 2 (`VFIO_TYPE1v2_IOMMU`).
+    pub const TYPE1V2: u64 = 3;
+    /// All domains enforce cache coherency (`VFIO_DMA_CC_IOMMU`).
+    pub const DMA_CC: u64 = 4;
+    /// Type1 with nested domains (`VFIO_TYPE1_NESTING_IOMMU`), up to 6.12.
+    pub const NESTING: u64 = 6;
+    /// No IOMMU (`VFIO_NOIOMMU_IOMMU`).
+    pub const NOIOMMU: u64 = 8;
+    /// UNMAP knows flag ALL (`VFIO_UNMAP_ALL`), from 5.12.
+    pub const UNMAP_ALL: u64 = 9;
+    /// MAP and UNMAP know flag VADDR (`VFIO_UPDATE_VADDR`), from 5.12.
+    pub const UPDATE_VADDR: u64 = 10;
+}
+
+/// An open container. A clone is what `dup` makes: another descriptor of the same container.
+///
+/// Closing it while groups are attached leaves the container, its mappings and its groups as they
+/// are, merely unreachable (spec 2.7).
+#[derive(Clone)]
+pub struct Container {
+    pub(crate) core: Arc<Core>,
+}
+
+/// What descriptors and groups share.
+pub(crate) struct Core {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// In the order in which they were added.
+    groups: Vec<Arc<Group>>,
+    driver: Driver,
+    /// Of open emulated devices, by a number that unregisters them.
+    callbacks: Vec<(u64, UnmapCallback)>,
+    callbacks_made: u64,
+}
+
+enum Driver {
+    None,
+    Type1(Box<Type1>),
+    NoIommu,
+}
+
+/// Why SET_IOMMU was refused: one variant per rule, in the order of the rules.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetIommuError {
+    /// No group is in the container. EINVAL, whatever the type.
+    #[error("the container has no group; set a group's container first")]
+    NoGroup,
+    /// A driver is set already. EINVAL.
+    #[error("the container has an IOMMU driver already; it stays until the last group leaves")]
+    AlreadySet,
+    /// No driver of this kernel knows the type, for groups of this kind. ENODEV.
+    #[error("no IOMMU driver of this kernel has type {kind:#x} for {groups} groups")]
+    UnknownType {
+        /// The type given.
+        kind: u64,
+        /// The kind of the container's groups.
+        groups: &'static str,
+    },
+    /// The type is an extension that type1 advertises but not a type it can be. EINVAL.
+    #[error("type {kind:#x} is an extension of type1, not an IOMMU type; use type1v2 (3)")]
+    NotAType {
+        /// The type given.
+        kind: u64,
+    },
+    /// noiommu needs CAP_SYS_RAWIO. EPERM.
+    #[error("noiommu gives a device all memory; the process needs CAP_SYS_RAWIO for it")]
+    NeedsRawIo,
+    /// A group of the container cannot be attached.
+    #[error("group {group} cannot be attached: {error}")]
+    Attach {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        error: AttachError,
+    },
+}
+
+impl SetIommuError {
+    /// What `kernel` answers.
+    pub fn errno(&self, kernel: &Kernel) -> Errno {
+        match self {
+            Self::NoGroup | Self::AlreadySet | Self::NotAType { .. } => Errno::EINVAL,
+            Self::UnknownType { .. } => Errno::ENODEV,
+            Self::NeedsRawIo => Errno::EPERM,
+            Self::Attach { error, .. } => error.errno(kernel),
+        }
+    }
+}
+
+/// Why a container does not take a group; see [`crate::SetContainerError`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddGroupError {
+    /// The container's groups are of the other kind. EPERM.
+    #[error("groups with and without an IOMMU cannot share a container; use another one")]
+    MixedKinds,
+    /// A device of the group belongs to a kernel driver (from 5.19). EPERM.
+    #[error(
+        "{device} of group {group} is bound to the kernel driver {driver}; \
+         bind every device of the group to vfio-pci, or to none"
+    )]
+    KernelOwned {
+        /// The group.
+        group: GroupId,
+        /// The device.
+        device: String,
+        /// Its driver.
+        driver: String,
+    },
+    /// The firmware keeps using memory by DMA of a device of the group. EINVAL from 6.6, EPERM
+    /// on VT-d from 5.19 to 6.5.
+    #[error(
+        "the firmware keeps using the {region} by {device} of group {group}, \
+         so the kernel does not let the group go; move the device out of the RMRR or IVMD"
+    )]
+    DirectRegion {
+        /// The group.
+        group: GroupId,
+        /// The device.
+        device: String,
+        /// The region.
+        region: ReservedRegion,
+    },
+    /// The container has a driver, and the group cannot be attached to it.
+    #[error("group {group} cannot be attached: {error}")]
+    Attach {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        error: AttachError,
+    },
+}
+
+impl AddGroupError {
+    /// What `kernel` answers.
+    pub fn errno(&self, kernel: &Kernel) -> Errno {
+        match self {
+            Self::MixedKinds | Self::KernelOwned { .. } => Errno::EPERM,
+            Self::DirectRegion { .. } => match kernel.behaviours().direct_regions {
+                DirectRegions::RefuseClaim => Errno::EINVAL,
+                DirectRegions::VtdRefusesClaim | DirectRegions::VtdRefusesAttach => Errno::EPERM,
+            },
+            Self::Attach { error, .. } => error.errno(kernel),
+        }
+    }
+}
+
+impl Container {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let state = State {
+            groups: Vec::new(),
+            driver: Driver::None,
+            callbacks: Vec::new(),
+            callbacks_made: 0,
+        };
+        Self {
+            core: Arc::new(Core {
+                shared,
+                state: Mutex::new(state),
+            }),
+        }
+    }
+
+    /// The kernel that is imitated.
+    pub fn kernel(&self) -> &Kernel {
+        &self.core.shared.kernel
+    }
+
+    /// `VFIO_CHECK_EXTENSION`: whether `extension` is there, for this container as it is now.
+    pub fn check_extension(&self, extension: u64) -> bool {
+        let state = self.core.lock();
+        let shared = &self.core.shared;
+        let noiommu = extension == Extension::NOIOMMU && shared.noiommu_enabled();
+        match &state.driver {
+            Driver::Type1(type1) => type1.extension(extension),
+            Driver::NoIommu => noiommu,
+            Driver::None => match state.kind() {
+                None => noiommu || advertises(&shared.kernel, extension),
+                Some(Kind::Iommu) => advertises(&shared.kernel, extension),
+                Some(Kind::NoIommu) => noiommu,
+            },
+        }
+    }
+
+    /// `VFIO_SET_IOMMU`: gives the container a driver and attaches its groups, the most recently
+    /// added one first. A refusal leaves no group attached.
+    pub fn set_iommu(&self, caller: &Process, kind: u64) -> Result<(), SetIommuError> {
+        let mut state = self.core.lock();
+        let groups = state.kind().ok_or(SetIommuError::NoGroup)?;
+        if !matches!(state.driver, Driver::None) {
+            return Err(SetIommuError::AlreadySet);
+        }
+        state.driver = match groups {
+            Kind::NoIommu => self.new_noiommu(caller, kind)?,
+            Kind::Iommu => Driver::Type1(self.new_type1(&state.groups, caller, kind)?),
+        };
+        Ok(())
+    }
+
+    fn new_noiommu(&self, caller: &Process, kind: u64) -> Result<Driver, SetIommuError> {
+        if kind != Extension::NOIOMMU || !self.core.shared.noiommu_enabled() {
+            return Err(SetIommuError::UnknownType {
+                kind,
+                groups: "noiommu",
+            });
+        }
+        if !caller.cap_sys_rawio() {
+            return Err(SetIommuError::NeedsRawIo);
+        }
+        Ok(Driver::NoIommu)
+    }
+
+    fn new_type1(
+        &self,
+        groups: &[Arc<Group>],
+        caller: &Process,
+        kind: u64,
+    ) -> Result<Box<Type1>, SetIommuError> {
+        let shared = &self.core.shared;
+        if !advertises(&shared.kernel, kind) {
+            return Err(SetIommuError::UnknownType {
+                kind,
+                groups: "IOMMU",
+            });
+        }
+        let version = match kind {
+            Extension::TYPE1 => Type1Version::V1,
+            Extension::TYPE1V2 => Type1Version::V2,
+            Extension::NESTING => Type1Version::Nesting,
+            _ => return Err(SetIommuError::NotAType { kind }),
+        };
+        let limit = shared.dma_entry_limit();
+        let mut type1 = Box::new(Type1::new(shared.kernel, shared.cpu_page, version, limit));
+        for group in groups.iter().rev() {
+            type1
+                .attach(group, caller, shared.allow_unsafe_interrupts())
+                .map_err(|error| SetIommuError::Attach {
+                    group: group.id,
+                    error,
+                })?;
+        }
+        Ok(type1)
+    }
+
+    /// `VFIO_IOMMU_GET_INFO`.
+    pub fn info(&self) -> Result<Info, NoType1> {
+        Ok(self.core.lock().type1()?.info())
+    }
+
+    /// `VFIO_IOMMU_MAP_DMA`: maps the caller's memory, or gives a mapping a new process address.
+    pub fn map(&self, caller: &Arc<Process>, request: &MapDma) -> Result<(), MapError> {
+        self.core.lock().type1()?.map(caller, request)
+    }
+
+    /// `VFIO_IOMMU_UNMAP_DMA`: returns the bytes of the mappings removed, or with flag VADDR of
+    /// those that lost their process address.
+    ///
+    /// Calls the unmap callbacks of emulated devices that have pages of a mapping pinned, without
+    /// holding a lock.
+    pub fn unmap(&self, caller: &Arc<Process>, request: &UnmapDma) -> Result<u64, UnmapError> {
+        let mut total: u64 = 0;
+        let mut told: Option<(IovaRange, u32)> = None;
+        loop {
+            let mut state = self.core.lock();
+            let mapping = match state.type1()?.unmap(caller, request)? {
+                Unmapped::Done(removed) => return Ok(total.wrapping_add(removed)),
+                Unmapped::Notify { mapping, removed } => {
+                    total = total.wrapping_add(removed);
+                    mapping
+                }
+            };
+            let callbacks: Vec<UnmapCallback> = state
+                .callbacks
+                .iter()
+                .map(|(_, callback)| Arc::clone(callback))
+                .collect();
+            drop(state);
+            let rounds = told
+                .filter(|(last, _)| *last == mapping)
+                .map_or(0, |(_, rounds)| rounds);
+            if rounds >= MAX_NOTIFICATIONS {
+                return Err(UnmapError::StillPinned { mapping, rounds });
+            }
+            told = Some((mapping, rounds + 1));
+            callbacks.iter().for_each(|callback| callback(mapping));
+        }
+    }
+
+    /// `VFIO_IOMMU_DIRTY_PAGES`.
+    pub fn dirty_pages(&self, caller: &Process, request: &DirtyPages) -> Result<(), DirtyError> {
+        self.core.lock().type1()?.dirty_pages(caller, request)
+    }
+
+    /// Whether [`Self::dirty_pages`] could be asked: the container's driver and its version.
+    pub(crate) fn check_can_track(&self) -> Result<(), DirtyError> {
+        self.core.lock().type1()?.check_can_track()
+    }
+
+    /// The groups in the container, in the order in which they were added.
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.core
+            .lock()
+            .groups
+            .iter()
+            .map(|group| group.id)
+            .collect()
+    }
+
+    /// The live mappings, ascending. Empty without a driver.
+    pub fn mappings(&self) -> Vec<MappingInfo> {
+        let mut state = self.core.lock();
+        let type1 = state.type1();
+        type1
+            .map(|t| t.mappings.iter().map(|m| m.info()).collect())
+            .unwrap_or_default()
+    }
+
+    /// The mapping that holds `iova`.
+    pub fn mapping_at(&self, iova: Iova) -> Option<MappingInfo> {
+        let mut state = self.core.lock();
+        state
+            .type1()
+            .ok()?
+            .mappings
+            .containing(iova)
+            .map(|mapping| mapping.info())
+    }
+
+    /// The valid, free range of the size of `wanted` that starts nearest to it, aligned to the
+    /// container's page.
+    pub fn nearest_free(&self, wanted: IovaRange) -> Option<IovaRange> {
+        self.core.lock().type1().ok()?.nearest_free(&wanted)
+    }
+
+    /// Checks what must always hold between the parts of the container's state, for tests and
+    /// fuzzers. The error names what does not.
+    pub fn check_invariants(&self) -> Result<(), &'static str> {
+        let mut state = self.core.lock();
+        match state.type1() {
+            Ok(type1) => type1.broken_invariant().map_or(Ok(()), Err),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// What type1 answers to CHECK_EXTENSION before it is anyone's driver (spec 1.3).
+fn advertises(kernel: &Kernel, extension: u64) -> bool {
+    match extension {
+        Extension::TYPE1 | Extension::TYPE1V2 => true,
+        Extension::NESTING => kernel.behaviours().nesting,
+        Extension::UNMAP_ALL => kernel.behaviours().unmap_all,
+        _ => false,
+    }
+}
+
+impl Type1 {
+    fn extension(&self, extension: u64) -> bool {
+        match extension {
+            Extension::DMA_CC => self.is_coherent(),
+            Extension::UPDATE_VADDR => self.behaviours().update_vaddr && self.emulated.is_empty(),
+            _ => advertises(self.kernel(), extension),
+        }
+    }
+}
+
+/// What sort of groups a container holds; it never holds both.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Groups behind an IOMMU, and emulated ones.
+    Iommu,
+    NoIommu,
+}
+
+impl Kind {
+    fn of(group: &Group) -> Self {
+        if group.is_noiommu() {
+            Self::NoIommu
+        } else {
+            Self::Iommu
+        }
+    }
+}
+
+impl State {
+    fn kind(&self) -> Option<Kind> {
+        self.groups.first().map(|group| Kind::of(group))
+    }
+
+    fn type1(&mut self) -> Result<&mut Type1, NoType1> {
+        match &mut self.driver {
+            Driver::Type1(type1) => Ok(type1),
+            Driver::None => Err(NoType1::Unset),
+            Driver::NoIommu => Err(NoType1::NoIommu),
+        }
+    }
+}
+
+impl Core {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every operation checks first and commits last, so a panic leaves a usable state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has_driver(&self) -> bool {
+        !matches!(self.lock().driver, Driver::None)
+    }
+
+    /// Runs `operation` on the type1 instance.
+    pub(crate) fn with_type1<T>(
+        &self,
+        operation: impl FnOnce(&mut Type1) -> T,
+    ) -> Result<T, NoType1> {
+        self.lock().type1().map(operation)
+    }
+
+    /// Takes a group in: claims its DMA, and attaches it if there is a driver (spec 2.4 step 5).
+    pub(crate) fn add(&self, group: &Arc<Group>, caller: &Process) -> Result<(), AddGroupError> {
+        let mut state = self.lock();
+        if state.kind().is_some_and(|kind| kind != Kind::of(group)) {
+            return Err(AddGroupError::MixedKinds);
+        }
+        self.check_claim(group)?;
+        if let Driver::Type1(type1) = &mut state.driver {
+            type1
+                .attach(group, caller, self.shared.allow_unsafe_interrupts())
+                .map_err(|error| AddGroupError::Attach {
+                    group: group.id,
+                    error,
+                })?;
+        }
+        state.groups.push(Arc::clone(group));
+        Ok(())
+    }
+
+    /// The claim of a group's DMA (from 5.19): `iommu_group_claim_dma_owner`.
+    fn check_claim(&self, group: &Group) -> Result<(), AddGroupError> {
+        let behaviours = self.shared.kernel.behaviours();
+        let Some(iommu) = group.iommu() else {
+            return Ok(());
+        };
+        if behaviours.ownership == Ownership::Viability {
+            return Ok(());
+        }
+        if let Some((device, driver)) = group.kernel_owned() {
+            return Err(AddGroupError::KernelOwned {
+                group: group.id,
+                device: device.to_owned(),
+                driver: driver.to_owned(),
+            });
+        }
+        let refused = match behaviours.direct_regions {
+            DirectRegions::RefuseClaim => true,
+            DirectRegions::VtdRefusesClaim => iommu.driver().refuses_direct_regions(),
+            DirectRegions::VtdRefusesAttach => false,
+        };
+        match &group.locked_region {
+            Some((region, device)) if refused => Err(AddGroupError::DirectRegion {
+                group: group.id,
+                device: device.clone(),
+                region: *region,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets a group go; with the last one goes the driver.
+    pub(crate) fn remove(&self, group: GroupId) {
+        let mut state = self.lock();
+        state.groups.retain(|member| member.id != group);
+        if let Driver::Type1(type1) = &mut state.driver {
+            type1.detach(group);
+        }
+        if state.groups.is_empty() {
+            state.driver = Driver::None;
+        }
+    }
+
+    /// Registers an unmap callback and returns its number, which is never 0.
+    pub(crate) fn register(&self, callback: UnmapCallback) -> u64 {
+        let mut state = self.lock();
+        state.callbacks_made += 1;
+        let number = state.callbacks_made;
+        state.callbacks.push((number, callback));
+        number
+    }
+
+    pub(crate) fn unregister(&self, number: u64) {
+        self.lock()
+            .callbacks
+            .retain(|(registered, _)| *registered != number);
+    }
+}
+
+impl fmt::Debug for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.core, f)
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        let groups: Vec<GroupId> = state.groups.iter().map(|group| group.id).collect();
+        let driver = match &state.driver {
+            Driver::None => "none".to_owned(),
+            Driver::Type1(type1) => format!("type1 {:?}", type1.version),
+            Driver::NoIommu => "noiommu".to_owned(),
+        };
+        f.debug_struct("Container")
+            .field("groups", &groups)
+            .field("driver", &driver)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Detaching a group (`vfio_iommu_type1_detach_group` in `vfio_iommu_type1.c`; spec 3.7).
+//!
+//! What the departed group had reserved becomes valid again, except at the edges of the list while
+//! its domain lives on. The container drops the whole instance when this was its last group.
+
+use crate::host::GroupId;
+use crate::reserved::RegionList;
+use crate::type1::Type1;
+
+impl Type1 {
+    /// Detaches the group, if it is attached.
+    pub(crate) fn detach(&mut self, group: GroupId) {
+        let emulated = self.emulated.len();
+        self.emulated.retain(|attached| attached.id != group);
+        if self.emulated.len() != emulated {
+            if self.has_no_groups() {
+                self.remove_all_mappings();
+            }
+            return;
+        }
+        let holds = |at: &usize| self.domains[*at].groups.iter().any(|g| g.id == group);
+        if let Some(at) = (0..self.domains.len()).find(holds) {
+            self.detach_iommu(at, group);
+        }
+    }
+
+    /// Whether the instance has nothing left to do.
+    pub(crate) fn has_no_groups(&self) -> bool {
+        self.domains.is_empty() && self.emulated.is_empty()
+    }
+
+    fn detach_iommu(&mut self, at: usize, group: GroupId) {
+        self.domains[at]
+            .groups
+            .retain(|attached| attached.id != group);
+        let mut list = self.iova_list.clone();
+        if self.domains[at].groups.is_empty() {
+            self.domains.remove(at);
+            if self.domains.is_empty() {
+                self.leave_iommu();
+            }
+            list.expand(self.domains.iter().map(|domain| domain.iommu.aperture()));
+            self.update_page_sizes();
+        }
+        if let Some(refreshed) = list.refreshed(self.remaining_regions().as_slice()) {
+            self.iova_list = refreshed;
+        }
+        if self.tracking && self.behaviours().detach_marks_dirty {
+            let bitmaps = self
+                .mappings
+                .iter_mut()
+                .filter_map(|mapping| mapping.bitmap_mut());
+            bitmaps.for_each(|bitmap| bitmap.mark_all());
+        }
+    }
+
+    /// The last domain is gone. Without emulated groups so are the mappings; with them the
+    /// mappings stay, with only the pages that emulated devices pinned.
+    fn leave_iommu(&mut self) {
+        if self.emulated.is_empty() {
+            self.remove_all_mappings();
+            return;
+        }
+        for mapping in self.mappings.iter_mut() {
+            let pinned = mapping.pin_count().min(mapping.locked_pages);
+            mapping.owner.uncharge(mapping.locked_pages - pinned);
+            mapping.locked_pages = pinned;
+            mapping.iommu_mapped = false;
+        }
+    }
+
+    /// The regions of all attached groups, merged into one list.
+    fn remaining_regions(&self) -> RegionList {
+        let regions = self
+            .iommu_groups()
+            .flat_map(|group| group.regions.iter().copied());
+        RegionList::merged(regions, self.behaviours().region_merge)
+    }
+}

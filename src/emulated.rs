@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the driver of an emulated (mdev) device may do: pin pages, let go of them, copy
+//! (`vfio_iommu_type1_pin_pages`, `_unpin_pages`, `_dma_rw` in `vfio_iommu_type1.c`; spec 7.6).
+//!
+//! Rules about the device itself (is it open, does it take unmap notifications) are in `device`.
+
+use crate::addr::Iova;
+use crate::errno::Errno;
+use crate::host::GroupId;
+use crate::kernel::Kernel;
+use crate::map::wrap_errno;
+use crate::memory::{Access, Fault};
+use crate::page_size::PageSize;
+use crate::pin::{Charge, PinError, pin_only};
+use crate::range::{IovaRange, RangeError};
+use crate::type1::{Type1, Type1Version};
+
+/// The most pages one pin request may name: a page of pointers.
+pub const MAX_PIN_PAGES: u64 = 512;
+
+/// Why pages could not be pinned for an emulated device: one variant per rule, in order.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PinPagesError {
+    /// The request names no page. EINVAL.
+    #[error("no page is asked for")]
+    NoPages,
+    /// The device takes no unmap notifications. EINVAL.
+    #[error("the device has no unmap callback; register one before pinning pages")]
+    NoCallback,
+    /// More than [`MAX_PIN_PAGES`] pages. E2BIG.
+    #[error("{pages} pages are more than one request may pin ({MAX_PIN_PAGES})")]
+    TooMany {
+        /// Pages asked for.
+        pages: u64,
+    },
+    /// The device's container has no IOMMU driver. ENOTTY.
+    #[error("the container of the device has no IOMMU driver; set one first")]
+    NoDriver,
+    /// The group is not an emulated one. ENOTTY.
+    #[error("group {group} is behind an IOMMU; its devices do DMA by themselves")]
+    NotEmulated {
+        /// The group.
+        group: GroupId,
+    },
+    /// The container is a v1 one. EACCES.
+    #[error("a type1 v1 container pins no pages for devices; set the IOMMU to type1v2 (3)")]
+    V1,
+    /// The range wraps around. EOVERFLOW from 6.18, EINVAL before.
+    #[error("iova {iova} plus {pages} pages runs past the end of the 64-bit space")]
+    Wraps {
+        /// The address given.
+        iova: Iova,
+        /// Pages asked for.
+        pages: u64,
+    },
+    /// Mappings have lost their process address. EBUSY.
+    #[error("{count} mappings have lost their process address (UNMAP flag VADDR)")]
+    VaddrsInvalid {
+        /// How many.
+        count: u64,
+    },
+    /// Nothing is mapped at a page. EINVAL.
+    #[error("no mapping holds the page at iova {iova}")]
+    NotMapped {
+        /// The page's first address.
+        iova: Iova,
+    },
+    /// The mapping does not allow the access. EPERM.
+    #[error("the page at iova {iova} is mapped {mapped}, and {wanted} access is asked for")]
+    NoAccess {
+        /// The page's first address.
+        iova: Iova,
+        /// What the mapping allows.
+        mapped: Access,
+        /// What is asked for.
+        wanted: Access,
+    },
+    /// The page cannot be pinned. EFAULT, ENOMEM, ENODEV.
+    #[error("the page at iova {iova}: {error}")]
+    Pin {
+        /// The page's first address.
+        iova: Iova,
+        /// What is wrong.
+        error: PinError,
+    },
+}
+
+impl PinPagesError {
+    /// What `kernel` answers.
+    pub fn errno(&self, kernel: &Kernel) -> Errno {
+        match self {
+            Self::TooMany { .. } => Errno::E2BIG,
+            Self::NoDriver | Self::NotEmulated { .. } => Errno::ENOTTY,
+            Self::V1 => Errno::EACCES,
+            Self::Wraps { .. } => wrap_errno(kernel.behaviours()),
+            Self::VaddrsInvalid { .. } => Errno::EBUSY,
+            Self::NoAccess { .. } => Errno::EPERM,
+            Self::Pin { error, .. } => error.errno(),
+            Self::NoPages | Self::NoCallback | Self::NotMapped { .. } => Errno::EINVAL,
+        }
+    }
+}
+
+/// Why an emulated device could not copy: one variant per rule, in order.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DmaRwError {
+    /// The device's container has no IOMMU driver. ENOTTY.
+    #[error("the container of the device has no IOMMU driver; set one first")]
+    NoDriver,
+    /// Mappings have lost their process address. EBUSY.
+    #[error("{count} mappings have lost their process address (UNMAP flag VADDR)")]
+    VaddrsInvalid {
+        /// How many.
+        count: u64,
+    },
+    /// Nothing is mapped there. EINVAL; what lies below has been copied.
+    #[error("no mapping holds iova {iova}")]
+    NotMapped {
+        /// The first address without a mapping.
+        iova: Iova,
+    },
+    /// The mapping does not allow it: any access needs READ, writing needs WRITE too. EPERM.
+    #[error("iova {iova} is mapped {mapped}; {}", if *.write { "writing needs both permissions" }
+        else { "reading needs READ" })]
+    NoAccess {
+        /// The first address of the mapping that is in the way.
+        iova: Iova,
+        /// What it allows.
+        mapped: Access,
+        /// Whether the device wanted to write.
+        write: bool,
+    },
+    /// The process that owns the memory has exited. EPERM.
+    #[error("the process that owns the memory behind iova {iova} has exited")]
+    NoProcess {
+        /// The first address concerned.
+        iova: Iova,
+    },
+    /// The process's memory is not there. EFAULT.
+    #[error("iova {iova}: {fault}")]
+    Fault {
+        /// The first address concerned.
+        iova: Iova,
+        /// Where the memory failed.
+        fault: Fault,
+    },
+}
+
+impl DmaRwError {
+    /// What `kernel` answers.
+    pub fn errno(&self, _kernel: &Kernel) -> Errno {
+        match self {
+            Self::NoDriver => Errno::ENOTTY,
+            Self::VaddrsInvalid { .. } => Errno::EBUSY,
+            Self::NotMapped { .. } => Errno::EINVAL,
+            Self::NoAccess { .. } | Self::NoProcess { .. } => Errno::EPERM,
+            Self::Fault { .. } => Errno::EFAULT,
+        }
+    }
+}
+
+/// The bytes of one copy, in either direction.
+#[derive(Debug)]
+pub(crate) enum Copy<'a> {
+    /// Out of the process.
+    Read(&'a mut [u8]),
+    /// Into the process.
+    Write(&'a [u8]),
+}
+
+impl Copy<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Read(bytes) => bytes.len(),
+            Self::Write(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl Type1 {
+    /// Pins `pages` pages from the one that holds `iova`. A refusal pins nothing.
+    pub(crate) fn pin_pages(
+        &mut self,
+        iova: Iova,
+        pages: u64,
+        access: Access,
+    ) -> Result<(), PinPagesError> {
+        let page = self.cpu_page();
+        if self.version == Type1Version::V1 {
+            return Err(PinPagesError::V1);
+        }
+        let range = pages_from(iova, pages, page)?;
+        if self.invalid_vaddrs != 0 {
+            return Err(PinPagesError::VaddrsInvalid {
+                count: self.invalid_vaddrs,
+            });
+        }
+        for done in 0..pages {
+            let at = Iova(range.first().0 + done * page.bytes());
+            if let Err(error) = self.pin_page(at, access, page) {
+                self.unpin_pages(range.first(), done);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn pin_page(&mut self, at: Iova, access: Access, page: PageSize) -> Result<(), PinPagesError> {
+        // Behind an IOMMU the page is pinned and charged as part of its mapping.
+        let charge_it = self.domains.is_empty();
+        let bitmap_page = self.page();
+        let mapping = self.mappings.containing_mut(at);
+        let mapping = mapping.ok_or(PinPagesError::NotMapped { iova: at })?;
+        let allowed = (mapping.access.reads() || !access.reads())
+            && (mapping.access.writes() || !access.writes());
+        if !allowed {
+            let mapped = mapping.access;
+            return Err(PinPagesError::NoAccess {
+                iova: at,
+                mapped,
+                wanted: access,
+            });
+        }
+        if let Some(count) = mapping
+            .extra
+            .as_mut()
+            .and_then(|extra| extra.pins.get_mut(&at))
+        {
+            *count += 1;
+            return Ok(());
+        }
+        let last = Iova(at.0 | (page.bytes() - 1));
+        let part = IovaRange::new(at, last).unwrap_or(mapping.iova);
+        let charge = Charge {
+            exempt: mapping.exempt || !charge_it,
+            already: 0,
+            page,
+        };
+        let charged = pin_only(
+            &mapping.owner,
+            mapping.vaddrs_of(&part),
+            mapping.access,
+            charge,
+        )
+        .map_err(|error| PinPagesError::Pin { iova: at, error })?;
+        if charge_it {
+            mapping.owner.lock_pages(charged);
+            mapping.locked_pages += charged;
+        }
+        mapping.extra_mut().pins.insert(at, 1);
+        mapping.mark_dirty(&part, bitmap_page);
+        Ok(())
+    }
+
+    /// Lets go of pages once. Stops at the first one without a mapping; pages that are not pinned
+    /// are passed over.
+    pub(crate) fn unpin_pages(&mut self, iova: Iova, pages: u64) {
+        let page = self.cpu_page();
+        let uncharge_it = self.domains.is_empty();
+        let Ok(range) = pages_from(iova, pages, page) else {
+            return;
+        };
+        for index in 0..pages {
+            let at = Iova(range.first().0 + index * page.bytes());
+            let Some(mapping) = self.mappings.containing_mut(at) else {
+                return;
+            };
+            let Some(extra) = mapping.extra.as_mut() else {
+                continue;
+            };
+            let Some(count) = extra.pins.get_mut(&at) else {
+                continue;
+            };
+            *count -= 1;
+            if *count != 0 {
+                continue;
+            }
+            extra.pins.remove(&at);
+            if uncharge_it && mapping.locked_pages > 0 {
+                mapping.owner.uncharge(1);
+                mapping.locked_pages -= 1;
+            }
+        }
+    }
+
+    /// Copies between the device and the process, mapping by mapping.
+    pub(crate) fn dma_rw(&mut self, iova: Iova, mut copy: Copy<'_>) -> Result<(), DmaRwError> {
+        if self.invalid_vaddrs != 0 {
+            return Err(DmaRwError::VaddrsInvalid {
+                count: self.invalid_vaddrs,
+            });
+        }
+        let mut done = 0;
+        while done < copy.len() {
+            let at = iova.0.checked_add(done as u64).map(Iova);
+            let at = at.ok_or(DmaRwError::NotMapped { iova })?;
+            done += self.copy_chunk(at, &mut copy, done)?;
+        }
+        Ok(())
+    }
+
+    /// Copies up to the end of the mapping that holds `at`, all of it or nothing.
+    fn copy_chunk(
+        &mut self,
+        at: Iova,
+        copy: &mut Copy<'_>,
+        done: usize,
+    ) -> Result<usize, DmaRwError> {
+        let page = self.page();
+        let mapping = self.mappings.containing_mut(at);
+        let mapping = mapping.ok_or(DmaRwError::NotMapped { iova: at })?;
+        let write = matches!(copy, Copy::Write(_));
+        if !mapping.access.reads() || (write && !mapping.access.writes()) {
+            return Err(DmaRwError::NoAccess {
+                iova: at,
+                mapped: mapping.access,
+                write,
+            });
+        }
+        if !mapping.owner.is_alive() {
+            return Err(DmaRwError::NoProcess { iova: at });
+        }
+        let left = usize::try_from(mapping.iova.last().0 - at.0).unwrap_or(usize::MAX);
+        let size = left.saturating_add(1).min(copy.len() - done);
+        let last = Iova(at.0.saturating_add(size as u64 - 1));
+        let part = IovaRange::new(at, last).unwrap_or(mapping.iova);
+        let vaddr = mapping.vaddrs_of(&part).first();
+        let memory = mapping.owner.memory();
+        match copy {
+            Copy::Read(bytes) => memory.read(vaddr, &mut bytes[done..done + size]),
+            Copy::Write(bytes) => memory.write(vaddr, &bytes[done..done + size]),
+        }
+        .map_err(|fault| DmaRwError::Fault { iova: at, fault })?;
+        if write {
+            mapping.mark_dirty(&part, page);
+        }
+        Ok(size)
+    }
+}
+
+/// The pages asked for, from the one that holds `iova`.
+fn pages_from(iova: Iova, pages: u64, page: PageSize) -> Result<IovaRange, PinPagesError> {
+    let wraps = PinPagesError::Wraps { iova, pages };
+    let first = Iova(iova.0 & !(page.bytes() - 1));
+    let size = pages.checked_mul(page.bytes()).ok_or(wraps.clone())?;
+    IovaRange::from_size(first, size).map_err(|error| match error {
+        RangeError::Empty => PinPagesError::NoPages,
+        RangeError::Wraps { .. } => wraps,
+    })
+}

@@ -1,0 +1,448 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The group: `/dev/vfio/<number>`, once opened (`drivers/vfio/group.c`; spec 2).
+//!
+//! A group can be open once. It is put into a container, its devices are opened, and it leaves the
+//! container when it is told to or when its last descriptor closes; open devices count as
+//! descriptors of it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::container::{AddGroupError, Container, Core};
+use crate::device::OpenDevice;
+use crate::errno::Errno;
+use crate::host::{Binding, Group, GroupId};
+use crate::kernel::{Kernel, Ownership};
+use crate::process::Process;
+use crate::sysfs;
+use crate::vfio::Shared;
+
+/// An open group. A clone is what `dup` makes: another descriptor of the same open file.
+#[derive(Clone)]
+pub struct OpenGroup {
+    pub(crate) file: Arc<GroupFile>,
+}
+
+/// What descriptors of the group and of its devices share.
+pub(crate) struct GroupFile {
+    shared: Arc<Shared>,
+    pub(crate) group: Arc<Group>,
+    state: Mutex<State>,
+}
+
+struct State {
+    container: Option<Arc<Core>>,
+    open_devices: u32,
+}
+
+/// What `VFIO_GROUP_GET_STATUS` says (spec 2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The group can be used: no device of it does DMA for the kernel.
+    pub viable: bool,
+    /// The group is in a container.
+    pub container_set: bool,
+}
+
+/// Why a group cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenGroupError {
+    /// There is no such group, or none of its devices is bound to VFIO: no node. ENOENT.
+    #[error("there is no /dev/vfio/{group}; bind a device of the group to vfio-pci")]
+    NoNode {
+        /// The group asked for.
+        group: GroupId,
+    },
+    /// A noiommu group needs CAP_SYS_RAWIO. EPERM.
+    #[error("group {group} has no IOMMU; the process needs CAP_SYS_RAWIO to open it")]
+    NeedsRawIo {
+        /// The group.
+        group: GroupId,
+    },
+    /// The group is open already, or a device of it is. EBUSY.
+    #[error("group {group} is open already; a group can be open once, share its descriptor")]
+    AlreadyOpen {
+        /// The group.
+        group: GroupId,
+    },
+}
+
+impl OpenGroupError {
+    /// The errno.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NoNode { .. } => Errno::ENOENT,
+            Self::NeedsRawIo { .. } => Errno::EPERM,
+            Self::AlreadyOpen { .. } => Errno::EBUSY,
+        }
+    }
+}
+
+/// What a file descriptor given to SET_CONTAINER refers to.
+#[derive(Clone, Debug)]
+pub enum FdTarget {
+    /// A container.
+    Container(Container),
+    /// No open file.
+    Closed,
+    /// Some other file.
+    Other,
+}
+
+/// Why SET_CONTAINER was refused: one variant per rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetContainerError {
+    /// The descriptor is negative. EINVAL up to 5.18, EBADF later.
+    #[error("file descriptor {fd} is negative; pass that of an open container")]
+    NegativeFd {
+        /// The descriptor given.
+        fd: i32,
+    },
+    /// The descriptor is not open. EBADF.
+    #[error("file descriptor {fd} is not open; pass that of an open container")]
+    BadFd {
+        /// The descriptor given.
+        fd: i32,
+    },
+    /// The group is in a container. EINVAL.
+    #[error("group {group} is in a container already; unset that first")]
+    AlreadySet {
+        /// The group.
+        group: GroupId,
+    },
+    /// A noiommu group needs CAP_SYS_RAWIO. EPERM.
+    #[error("group {group} has no IOMMU; the process needs CAP_SYS_RAWIO to use it")]
+    NeedsRawIo {
+        /// The group.
+        group: GroupId,
+    },
+    /// The descriptor is that of another file. EBADFD from 6.2, EINVAL before.
+    #[error("file descriptor {fd} is not a container; open /dev/vfio/vfio")]
+    NotAContainer {
+        /// The descriptor given.
+        fd: i32,
+    },
+    /// The container does not take the group.
+    #[error("{0}")]
+    Refused(#[from] AddGroupError),
+}
+
+impl SetContainerError {
+    /// What `kernel` answers.
+    pub fn errno(&self, kernel: &Kernel) -> Errno {
+        match self {
+            Self::NegativeFd { .. } if kernel.behaviours().fd_checked_late => Errno::EINVAL,
+            Self::NegativeFd { .. } | Self::BadFd { .. } => Errno::EBADF,
+            Self::NotAContainer { .. } if kernel.behaviours().foreign_fd_is_ebadfd => Errno::EBADFD,
+            Self::AlreadySet { .. } | Self::NotAContainer { .. } => Errno::EINVAL,
+            Self::NeedsRawIo { .. } => Errno::EPERM,
+            Self::Refused(error) => error.errno(kernel),
+        }
+    }
+}
+
+/// Why UNSET_CONTAINER was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnsetContainerError {
+    /// The group is in no container. EINVAL.
+    #[error("group {group} is in no container")]
+    NotSet {
+        /// The group.
+        group: GroupId,
+    },
+    /// A device of the group is open. EBUSY.
+    #[error("{count} devices of group {group} are open; close them first")]
+    DevicesOpen {
+        /// The group.
+        group: GroupId,
+        /// How many.
+        count: u32,
+    },
+}
+
+impl UnsetContainerError {
+    /// The errno.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NotSet { .. } => Errno::EINVAL,
+            Self::DevicesOpen { .. } => Errno::EBUSY,
+        }
+    }
+}
+
+/// Why GET_DEVICE_FD was refused: one variant per rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenDeviceError {
+    /// The group has no such device bound to VFIO. ENODEV.
+    #[error("group {group} has no device \"{name}\" bound to VFIO; it has {devices}")]
+    NoDevice {
+        /// The group.
+        group: GroupId,
+        /// The name asked for.
+        name: String,
+        /// The names of the group's devices.
+        devices: String,
+    },
+    /// Options stand behind the name, which only virtual functions take. EINVAL.
+    #[error("\"{name}\": options such as vf_token are for virtual functions only")]
+    Options {
+        /// What was asked for.
+        name: String,
+    },
+    /// The group is in no container. EINVAL.
+    #[error("group {group} is in no container; set it first")]
+    NoContainer {
+        /// The group.
+        group: GroupId,
+    },
+    /// The container has no IOMMU driver. EINVAL.
+    #[error("the container of group {group} has no IOMMU driver; SET_IOMMU first")]
+    NoDriver {
+        /// The group.
+        group: GroupId,
+    },
+    /// The group is not viable (up to 5.18). EINVAL.
+    #[error("{device} of group {group} is bound to the kernel driver {driver}; unbind it")]
+    NotViable {
+        /// The group.
+        group: GroupId,
+        /// The device.
+        device: String,
+        /// Its driver.
+        driver: String,
+    },
+    /// A noiommu group needs CAP_SYS_RAWIO. EPERM.
+    #[error("group {group} has no IOMMU; the process needs CAP_SYS_RAWIO to open its devices")]
+    NeedsRawIo {
+        /// The group.
+        group: GroupId,
+    },
+}
+
+impl OpenDeviceError {
+    /// The errno.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NoDevice { .. } => Errno::ENODEV,
+            Self::NeedsRawIo { .. } => Errno::EPERM,
+            Self::Options { .. }
+            | Self::NoContainer { .. }
+            | Self::NoDriver { .. }
+            | Self::NotViable { .. } => Errno::EINVAL,
+        }
+    }
+}
+
+impl OpenGroup {
+    /// Opens a group that the caller has marked open in `shared`.
+    pub(crate) fn new(shared: Arc<Shared>, group: Arc<Group>) -> Self {
+        let state = Mutex::new(State {
+            container: None,
+            open_devices: 0,
+        });
+        Self {
+            file: Arc::new(GroupFile {
+                shared,
+                group,
+                state,
+            }),
+        }
+    }
+
+    /// Which group this is.
+    pub fn id(&self) -> GroupId {
+        self.file.group.id
+    }
+
+    /// The kernel that is imitated.
+    pub fn kernel(&self) -> &Kernel {
+        &self.file.shared.kernel
+    }
+
+    /// The text of the group's `reserved_regions` in sysfs.
+    pub fn reserved_regions(&self) -> String {
+        sysfs::render(
+            &self.file.group.regions,
+            self.kernel().behaviours().sysfs_one_page,
+        )
+    }
+
+    /// `VFIO_GROUP_GET_STATUS`.
+    pub fn status(&self) -> GroupStatus {
+        let container_set = self.file.lock().container.is_some();
+        let usable = self.file.group.kernel_owned().is_none();
+        let viable = match self.kernel().behaviours().ownership {
+            Ownership::Viability => usable,
+            Ownership::Claimed => container_set || usable,
+        };
+        GroupStatus {
+            viable,
+            container_set,
+        }
+    }
+
+    /// `VFIO_GROUP_SET_CONTAINER`: puts the group into a container, and attaches it if that has a
+    /// driver. `caller` is the process whose memory is pinned then.
+    pub fn set_container(
+        &self,
+        container: &Container,
+        caller: &Process,
+    ) -> Result<(), SetContainerError> {
+        self.set_container_fd(0, FdTarget::Container(container.clone()), caller)
+    }
+
+    /// `VFIO_GROUP_SET_CONTAINER` with a file descriptor and what it refers to.
+    pub fn set_container_fd(
+        &self,
+        fd: i32,
+        target: FdTarget,
+        caller: &Process,
+    ) -> Result<(), SetContainerError> {
+        let group = &self.file.group;
+        let late = self.kernel().behaviours().fd_checked_late;
+        let mut state = self.file.lock();
+        if !late || fd < 0 {
+            check_open(fd, &target)?;
+        }
+        if state.container.is_some() {
+            return Err(SetContainerError::AlreadySet { group: group.id });
+        }
+        let needs_rawio = group.is_noiommu() && !caller.cap_sys_rawio();
+        if late && needs_rawio {
+            return Err(SetContainerError::NeedsRawIo { group: group.id });
+        }
+        check_open(fd, &target)?;
+        let FdTarget::Container(container) = target else {
+            return Err(SetContainerError::NotAContainer { fd });
+        };
+        if needs_rawio {
+            return Err(SetContainerError::NeedsRawIo { group: group.id });
+        }
+        container.core.add(group, caller)?;
+        state.container = Some(container.core);
+        Ok(())
+    }
+
+    /// `VFIO_GROUP_UNSET_CONTAINER`: takes the group out of its container. With the last group go
+    /// the container's mappings and its driver.
+    pub fn unset_container(&self) -> Result<(), UnsetContainerError> {
+        let group = self.id();
+        let mut state = self.file.lock();
+        let container = state
+            .container
+            .clone()
+            .ok_or(UnsetContainerError::NotSet { group })?;
+        if state.open_devices != 0 {
+            return Err(UnsetContainerError::DevicesOpen {
+                group,
+                count: state.open_devices,
+            });
+        }
+        container.remove(group);
+        state.container = None;
+        Ok(())
+    }
+
+    /// `VFIO_GROUP_GET_DEVICE_FD`: opens a device by name. It may be opened more than once.
+    pub fn open_device(&self, name: &str, caller: &Process) -> Result<OpenDevice, OpenDeviceError> {
+        let name_first = self.kernel().behaviours().device_name_first;
+        let mut state = self.file.lock();
+        if name_first {
+            self.find_device(name)?;
+        }
+        let container = self.check_usable(&state)?;
+        if self.file.group.is_noiommu() && !caller.cap_sys_rawio() {
+            return Err(OpenDeviceError::NeedsRawIo { group: self.id() });
+        }
+        self.find_device(name)?;
+        state.open_devices += 1;
+        Ok(OpenDevice::new(
+            Arc::clone(&self.file),
+            container,
+            name.to_owned(),
+        ))
+    }
+
+    fn find_device(&self, name: &str) -> Result<(), OpenDeviceError> {
+        let group = &self.file.group;
+        let vfio = |device: &&crate::host::DeviceDescription| device.binding == Binding::Vfio;
+        let mut names = group
+            .devices
+            .iter()
+            .filter(vfio)
+            .map(|device| device.name.as_str());
+        let pci_options = |device: &str| {
+            let rest = name.strip_prefix(device);
+            group.iommu().is_some() && rest.is_some_and(|rest| rest.starts_with(' '))
+        };
+        match names.find(|device| *device == name || pci_options(device)) {
+            Some(device) if device == name => Ok(()),
+            Some(_) => Err(OpenDeviceError::Options {
+                name: name.to_owned(),
+            }),
+            None => Err(OpenDeviceError::NoDevice {
+                group: group.id,
+                name: name.to_owned(),
+                devices: group.device_names(),
+            }),
+        }
+    }
+
+    fn check_usable(&self, state: &State) -> Result<Arc<Core>, OpenDeviceError> {
+        let group = self.id();
+        let container = state
+            .container
+            .clone()
+            .ok_or(OpenDeviceError::NoContainer { group })?;
+        if !container.has_driver() {
+            return Err(OpenDeviceError::NoDriver { group });
+        }
+        let viability = self.kernel().behaviours().ownership == Ownership::Viability;
+        match self.file.group.kernel_owned() {
+            Some((device, driver)) if viability => Err(OpenDeviceError::NotViable {
+                group,
+                device: device.to_owned(),
+                driver: driver.to_owned(),
+            }),
+            _ => Ok(container),
+        }
+    }
+}
+
+fn check_open(fd: i32, target: &FdTarget) -> Result<(), SetContainerError> {
+    match target {
+        _ if fd < 0 => Err(SetContainerError::NegativeFd { fd }),
+        FdTarget::Closed => Err(SetContainerError::BadFd { fd }),
+        FdTarget::Container(_) | FdTarget::Other => Ok(()),
+    }
+}
+
+impl GroupFile {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn device_closed(&self) {
+        let mut state = self.lock();
+        state.open_devices = state.open_devices.saturating_sub(1);
+    }
+}
+
+impl Drop for GroupFile {
+    /// The last descriptor, of the group or of a device, is closed: like UNSET_CONTAINER.
+    fn drop(&mut self) {
+        if let Some(container) = self.lock().container.take() {
+            container.remove(self.group.id);
+        }
+        self.shared.mark_closed(self.group.id);
+    }
+}
+
+impl fmt::Debug for OpenGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenGroup")
+            .field("id", &self.id())
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The valid IOVA list: which addresses a container accepts in MAP.
+//!
+//! Linux keeps it in `vfio_iommu_type1.c` (`vfio_iommu_aper_resize`,
+//! `vfio_iommu_resv_exclude`, `vfio_iommu_resv_refresh`, `vfio_iommu_aper_expand`): sorted
+//! inclusive ranges, cut byte for byte with no rounding to pages. Spec 3.5 to 3.7.
+//!
+//! This file owns the list and its four changes, including the places where the kernel drops an
+//! address that was valid. It does not know groups, domains or mappings: those decide when to
+//! change the list (`attach`, `detach`).
+
+use crate::addr::Iova;
+use crate::range::IovaRange;
+use crate::reserved::{RegionKind, ReservedRegion};
+
+/// Sorted valid ranges. Two ranges may touch: a mapping across the seam is refused (spec 3.6). An
+/// empty list accepts everything; it belongs to a container that never had an
+/// IOMMU group.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct IovaList {
+    ranges: Vec<IovaRange>,
+}
+
+/// Whether `kind` is cut out of the list: all kinds but the relaxable one (spec 3.6).
+pub fn is_excluded(kind: RegionKind) -> bool {
+    kind != RegionKind::DirectRelaxable
+}
+
+impl IovaList {
+    /// The ranges, ascending.
+    pub fn ranges(&self) -> &[IovaRange] {
+        &self.ranges
+    }
+
+    /// Whether there is no range at all.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// From the first valid address to the last one, holes included.
+    pub fn bounds(&self) -> Option<IovaRange> {
+        let (first, last) = (self.ranges.first()?, self.ranges.last()?);
+        IovaRange::new(first.first(), last.last())
+    }
+
+    /// Whether MAP of `iova` is allowed: the list is empty, or one range holds all of it
+    /// (`vfio_iommu_iova_dma_valid`; spec 5.1 step 10).
+    pub fn allows(&self, iova: &IovaRange) -> bool {
+        self.is_empty()
+            || self
+                .range_at_or_below(iova.first())
+                .is_some_and(|r| r.contains_range(iova))
+    }
+
+    /// The highest range that starts at or below `iova`.
+    fn range_at_or_below(&self, iova: Iova) -> Option<&IovaRange> {
+        let above = self.ranges.partition_point(|range| range.first() <= iova);
+        self.ranges[..above].last()
+    }
+
+    /// Whether `aperture` misses the whole list (spec 3.3 step 2).
+    pub fn misses(&self, aperture: &IovaRange) -> bool {
+        self.bounds()
+            .is_some_and(|bounds| !bounds.overlaps(aperture))
+    }
+
+    /// Clips the list to the aperture of a domain that joins (spec 3.5,
+    /// `vfio_iommu_aper_resize`).
+    ///
+    /// The kernel compares strictly, so a range of which only the first or last address lies
+    /// inside is dropped, and so is a single-address range on the aperture's edge, even when the
+    /// aperture does not change anything else.
+    pub fn resize(&mut self, aperture: IovaRange) {
+        if self.is_empty() {
+            self.ranges.push(aperture);
+            return;
+        }
+        self.clip_start(aperture.first());
+        self.clip_end(aperture.last());
+    }
+
+    /// First pass, ascending: drops ranges that end at or below `start`, trims the first that
+    /// does not.
+    fn clip_start(&mut self, start: Iova) {
+        let dropped = self
+            .ranges
+            .iter()
+            .take_while(|r| r.first() <= start && r.last() <= start)
+            .count();
+        self.ranges.drain(..dropped);
+        if let Some(range) = self.ranges.first_mut()
+            && let Some(trimmed) = IovaRange::new(start.max(range.first()), range.last())
+        {
+            *range = trimmed;
+        }
+    }
+
+    /// Second pass: keeps ranges that end below `end`, trims one that straddles it, drops those
+    /// that start at or above it.
+    fn clip_end(&mut self, end: Iova) {
+        self.ranges.retain_mut(|range| {
+            if end > range.last() {
+                return true;
+            }
+            if end <= range.first() {
+                return false;
+            }
+            if let Some(trimmed) = IovaRange::new(range.first(), end) {
+                *range = trimmed;
+            }
+            true
+        });
+    }
+
+    /// Cuts regions out, in their order, all but relaxable ones (spec 3.6,
+    /// `vfio_iommu_iova_exclude`). A region of zero length inside a range splits it in two that
+    /// touch; one at address 0 removes everything.
+    pub fn exclude<'a>(&mut self, regions: impl IntoIterator<Item = &'a ReservedRegion>) {
+        for region in regions {
+            if is_excluded(region.kind) {
+                self.exclude_one(region);
+            }
+        }
+    }
+
+    fn exclude_one(&mut self, region: &ReservedRegion) {
+        let from = self
+            .ranges
+            .partition_point(|range| range.last() < region.first);
+        let touched = self.ranges[from..]
+            .iter()
+            .take_while(|range| region.touches(range))
+            .count();
+        let left: Vec<IovaRange> = self.ranges[from..from + touched]
+            .iter()
+            .flat_map(|range| [range.below(region.first), range.above(region.last)])
+            .flatten()
+            .collect();
+        self.ranges.splice(from..from + touched, left);
+    }
+
+    /// Widens the ends of the list to what the remaining domains' apertures share, when a domain
+    /// has left (spec 3.7 step 3c, `vfio_iommu_aper_expand`).
+    pub fn expand(&mut self, apertures: impl Iterator<Item = IovaRange>) {
+        let (mut first, mut last) = (Iova(0), Iova(u64::MAX));
+        for aperture in apertures {
+            first = first.max(aperture.first());
+            last = last.min(aperture.last());
+        }
+        if let Some(range) = self.ranges.first_mut()
+            && let Some(wider) = IovaRange::new(first, range.last())
+        {
+            *range = wider;
+        }
+        if let Some(range) = self.ranges.last_mut()
+            && let Some(wider) = IovaRange::new(range.first(), last)
+        {
+            *range = wider;
+        }
+    }
+
+    /// Rebuilds the list between its ends from the regions of the groups that remain; `None`,
+    /// and the old list stays, when nothing would be left (spec 3.7 step 4,
+    /// `vfio_iommu_resv_refresh`).
+    pub fn refreshed(&self, regions: &[ReservedRegion]) -> Option<Self> {
+        let mut list = Self {
+            ranges: vec![self.bounds()?],
+        };
+        list.exclude(regions);
+        (!list.is_empty()).then_some(list)
+    }
+
+    /// The invariant that does not hold, if any: both ends ascend from range to range. That is
+    /// what the searches need; ranges even overlap after a region whose end lies below its start.
+    pub(crate) fn broken_invariant(&self) -> Option<&'static str> {
+        let ascends = |pair: &[IovaRange]| {
+            pair[0].first() < pair[1].first() && pair[0].last() < pair[1].last()
+        };
+        let ordered = self.ranges.windows(2).all(ascends);
+        (!ordered).then_some("valid IOVA ranges ascend")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reserved::{MergeRule, RegionList};
+    use RegionKind::{Direct, DirectRelaxable, Msi, Reserved};
+    use proptest::prelude::*;
+
+    const MAX: u64 = u64::MAX;
+
+    fn list(ranges: &[(u64, u64)]) -> IovaList {
+        IovaList {
+            ranges: ranges.iter().map(|&(a, b)| range(a, b)).collect(),
+        }
+    }
+
+    fn range(first: u64, last: u64) -> IovaRange {
+        IovaRange::new(Iova(first), Iova(last)).unwrap()
+    }
+
+    fn resized(ranges: &[(u64, u64)], start: u64, end: u64) -> IovaList {
+        let mut list = list(ranges);
+        list.resize(range(start, end));
+        list
+    }
+
+    fn excluded(ranges: &[(u64, u64)], regions: &[ReservedRegion]) -> IovaList {
+        let mut list = list(ranges);
+        list.exclude(regions);
+        list
+    }
+
+    #[test]
+    fn the_first_aperture_becomes_the_list() {
+        assert_eq!(resized(&[], 0, MAX), list(&[(0, MAX)]));
+    }
+
+    #[test]
+    fn an_aperture_inside_one_range_trims_both_ends() {
+        assert_eq!(resized(&[(0, 100)], 10, 90), list(&[(10, 90)]));
+    }
+
+    #[test]
+    fn an_aperture_edge_in_a_gap_leaves_the_neighbours_alone() {
+        assert_eq!(
+            resized(&[(0, 9), (20, 29), (40, 49)], 15, 35),
+            list(&[(20, 29)])
+        );
+    }
+
+    #[test]
+    fn single_addresses_on_the_edge_are_dropped_though_valid() {
+        // Spec 3.5, measured on arm64 6.12.
+        assert_eq!(
+            resized(&[(0, 0), (0x2000, MAX)], 0, MAX),
+            list(&[(0x2000, MAX)])
+        );
+        assert_eq!(resized(&[(0, 9), (20, 20)], 0, 20), list(&[(0, 9)]));
+        assert_eq!(resized(&[(0, 0)], 0, MAX), list(&[]));
+        assert_eq!(resized(&[(0, 5), (10, 20)], 5, 30), list(&[(10, 20)]));
+        assert_eq!(resized(&[(0, 9), (20, 29)], 0, 20), list(&[(0, 9)]));
+        assert_eq!(
+            resized(&[(0, 9), (15, 15), (20, 29)], 0, 29),
+            list(&[(0, 9), (15, 15), (20, 29)])
+        );
+    }
+
+    #[test]
+    fn relaxable_regions_are_not_cut_out() {
+        let regions = [
+            ReservedRegion::new(5, 9, DirectRelaxable),
+            ReservedRegion::new(20, 29, Msi),
+        ];
+        assert_eq!(excluded(&[(0, 99)], &regions), list(&[(0, 19), (30, 99)]));
+    }
+
+    #[test]
+    fn zero_length_regions_split_or_empty_the_list() {
+        let at = |first| [ReservedRegion::from_length(first, 0, Direct)];
+        assert_eq!(excluded(&[(0, 99)], &at(50)), list(&[(0, 49), (50, 99)]));
+        assert!(!excluded(&[(0, 99)], &at(50)).allows(&range(49, 50)));
+        assert_eq!(excluded(&[(50, 99)], &at(50)), list(&[(50, 99)]));
+        assert_eq!(excluded(&[(0, 99)], &at(0)), list(&[]));
+    }
+
+    #[test]
+    fn the_last_byte_can_be_cut_out() {
+        assert_eq!(
+            excluded(&[(0, MAX)], &[ReservedRegion::new(MAX, MAX, Reserved)]),
+            list(&[(0, MAX - 1)])
+        );
+        assert_eq!(
+            excluded(&[(0, MAX)], &[ReservedRegion::new(0, MAX - 1, Reserved)]),
+            list(&[(MAX, MAX)])
+        );
+    }
+
+    #[test]
+    fn expanding_uses_what_the_other_apertures_share() {
+        let mut l = list(&[(10, 19), (30, 39)]);
+        l.expand([range(5, 99), range(0, 50)].into_iter());
+        assert_eq!(l, list(&[(5, 19), (30, 50)]));
+        l.expand(std::iter::empty());
+        assert_eq!(l, list(&[(0, 19), (30, MAX)]));
+    }
+
+    #[test]
+    fn refreshing_reopens_holes_but_not_trimmed_edges() {
+        let old = list(&[(10, 19), (30, 89)]);
+        assert_eq!(old.refreshed(&[]), Some(list(&[(10, 89)])));
+        assert_eq!(old.refreshed(&[ReservedRegion::new(0, 99, Msi)]), None);
+        assert_eq!(list(&[]).refreshed(&[]), None);
+    }
+
+    /// Addresses of the model: few enough to enumerate, so every edge is hit.
+    const SMALL: u64 = 24;
+
+    fn small_regions() -> impl Strategy<Value = Vec<ReservedRegion>> {
+        let kind = prop::sample::select(&RegionKind::ALL[..]);
+        let region = (0..SMALL, 0..SMALL, kind)
+            .prop_map(|(a, b, kind)| ReservedRegion::new(a.min(b), a.max(b), kind));
+        prop::collection::vec(region, 0..6)
+    }
+
+    proptest! {
+        /// What remains after excluding is exactly the addresses in no excluded region, whatever
+        /// the order and the merging.
+        #[test]
+        fn excluding_leaves_the_addresses_in_no_region(regions in small_regions()) {
+            let merged = RegionList::merged(regions.iter().copied(), MergeRule::SortedByStart);
+            let mut list = list(&[(0, SMALL - 1)]);
+            list.exclude(&merged);
+            for address in 0..SMALL {
+                let cut = regions.iter().any(|r| {
+                    is_excluded(r.kind) && r.first.0 <= address && address <= r.last.0
+                });
+                let valid = list.ranges.iter().any(|r| r.contains(Iova(address)));
+                prop_assert_eq!(valid, !cut, "address {}", address);
+            }
+            prop_assert_eq!(list.broken_invariant(), None);
+        }
+
+        /// Resizing keeps the addresses inside the aperture, except that a range which would keep
+        /// one address only, at the aperture's edge, is dropped.
+        #[test]
+        fn resizing_keeps_what_the_aperture_holds(regions in small_regions(), a in 0..SMALL, b in 0..SMALL) {
+            let (start, end) = (a.min(b), a.max(b));
+            let mut list = list(&[(0, SMALL - 1)]);
+            list.exclude(&regions);
+            let before = list.clone();
+            if before.is_empty() {
+                return Ok(());
+            }
+            list.resize(range(start, end));
+            let edge = |r: &IovaRange| r.last().0 == start || r.first().0.max(start) == end;
+            let expected: Vec<_> = before.ranges.iter().filter(|r| !edge(r))
+                .filter_map(|r| r.intersection(&range(start, end))).collect();
+            prop_assert_eq!(list.ranges, expected);
+        }
+    }
+}

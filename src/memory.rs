@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The seam to the memory of the process that calls.
+//!
+//! The driver touches a process's memory in two ways: it copies ioctl arguments and dirty bitmaps
+//! (`copy_from_user`, `copy_to_user`), and it pins pages for DMA (`pin_user_pages`). [`Memory`] is
+//! both; [`ModelMemory`] is an address space made of stated ranges, for tests and for replaying
+//! recordings.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::addr::Vaddr;
+use crate::errno::Errno;
+use crate::range::VaddrRange;
+
+/// What a mapping lets a device do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// The device may read.
+    Read,
+    /// The device may write. On most IOMMUs it may then read too; type1 does not promise it.
+    Write,
+    /// The device may read and write.
+    ReadWrite,
+}
+
+impl Access {
+    /// Whether reading is allowed.
+    pub fn reads(self) -> bool {
+        self != Self::Write
+    }
+
+    /// Whether writing is allowed.
+    pub fn writes(self) -> bool {
+        self != Self::Read
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read-only",
+            Self::Write => "write-only",
+            Self::ReadWrite => "read-write",
+        })
+    }
+}
+
+/// Memory that could not be touched: the first address that is not mapped, or not as needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no usable memory at {at}")]
+pub struct Fault {
+    /// The first bad address.
+    pub at: Vaddr,
+}
+
+/// A page that could not be pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the page at {at} cannot be pinned: {errno}")]
+pub struct PinFault {
+    /// An address in the page.
+    pub at: Vaddr,
+    /// EFAULT for memory that is not there or lacks a permission; memory of special kinds may
+    /// give others (spec 5.2).
+    pub errno: Errno,
+}
+
+/// Pages that can be pinned together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PinnedRun {
+    /// The last address of the run, inclusive.
+    pub last: Vaddr,
+    /// Whether the pages count as locked memory. Device memory does not (spec 5.2).
+    pub charged: bool,
+}
+
+/// A process's memory as the driver sees it.
+pub trait Memory: Send + Sync {
+    /// Copies bytes out of the process. On a fault, `into` holds what came before it.
+    fn read(&self, from: Vaddr, into: &mut [u8]) -> Result<(), Fault>;
+
+    /// Copies bytes into the process. On a fault, what came before it has been written.
+    fn write(&self, to: Vaddr, bytes: &[u8]) -> Result<(), Fault>;
+
+    /// How far from `pages.first()` memory can be pinned alike for `access`, at most to
+    /// `pages.last()`. The driver asks again behind a shorter run.
+    fn pin(&self, pages: VaddrRange, access: Access) -> Result<PinnedRun, PinFault>;
+}
+
+const PAGE: u64 = 4096;
+
+/// Memory made of stated ranges: some read-write, some read-only, nothing elsewhere.
+///
+/// Contents are kept sparsely and start as zeroes, so a range may be as large as a guest.
+#[derive(Debug, Default)]
+pub struct ModelMemory {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By first address; disjoint.
+    areas: BTreeMap<Vaddr, Area>,
+    contents: HashMap<u64, Box<[u8]>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Area {
+    range: VaddrRange,
+    writable: bool,
+}
+
+/// A range that cannot be added to a [`ModelMemory`] because one is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("memory {new} overlaps memory {old}")]
+pub struct AreaOverlap {
+    /// The range to add.
+    pub new: VaddrRange,
+    /// The range that is there.
+    pub old: VaddrRange,
+}
+
+impl ModelMemory {
+    /// Memory with nothing in it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds memory that can be read and, if `writable`, written.
+    pub fn add(&self, range: VaddrRange, writable: bool) -> Result<(), AreaOverlap> {
+        let mut state = self.lock();
+        if let Some(area) = state.area_at_or_below(range.last())
+            && area.range.overlaps(&range)
+        {
+            return Err(AreaOverlap {
+                new: range,
+                old: area.range,
+            });
+        }
+        state.areas.insert(range.first(), Area { range, writable });
+        Ok(())
+    }
+
+    /// Writes regardless of permissions, as the process did before it made memory read-only.
+    /// Still faults where there is no memory.
+    pub fn poke(&self, to: Vaddr, bytes: &[u8]) -> Result<(), Fault> {
+        self.lock().copy_in(to, bytes, Access::Read)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held left bytes half written at worst.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn area_at_or_below(&self, at: Vaddr) -> Option<&Area> {
+        self.areas.range(..=at).next_back().map(|(_, area)| area)
+    }
+
+    /// The area that holds `at` and permits `access`.
+    fn usable(&self, at: Vaddr, access: Access) -> Option<&Area> {
+        self.area_at_or_below(at)
+            .filter(|area| area.range.contains(at) && (area.writable || !access.writes()))
+    }
+
+    /// Cuts `length` bytes from `at` into pieces that lie in one page each, in order, and calls
+    /// `piece` with the address and the offset. Faults at the first address without memory.
+    fn walk(
+        &mut self,
+        at: Vaddr,
+        length: usize,
+        access: Access,
+        mut piece: impl FnMut(&mut HashMap<u64, Box<[u8]>>, u64, usize, usize),
+    ) -> Result<(), Fault> {
+        let mut done = 0;
+        while done < length {
+            let here = Vaddr(at.0.checked_add(done as u64).ok_or(Fault {
+                at: Vaddr(u64::MAX),
+            })?);
+            let area = self.usable(here, access).ok_or(Fault { at: here })?;
+            let in_page = PAGE - here.0 % PAGE;
+            let in_area = (area.range.last().0 - here.0).saturating_add(1);
+            let wanted = in_page.min(in_area).min((length - done) as u64);
+            // At most a page, so it fits.
+            let size = usize::try_from(wanted).unwrap_or(usize::MAX);
+            piece(&mut self.contents, here.0, done, size);
+            done += size;
+        }
+        Ok(())
+    }
+
+    fn copy_in(&mut self, to: Vaddr, bytes: &[u8], access: Access) -> Result<(), Fault> {
+        self.walk(to, bytes.len(), access, |contents, address, done, size| {
+            let page = contents.entry(address / PAGE).or_insert_with(zero_page);
+            page[offset(address)..][..size].copy_from_slice(&bytes[done..done + size]);
+        })
+    }
+
+    fn copy_out(&mut self, from: Vaddr, into: &mut [u8]) -> Result<(), Fault> {
+        self.walk(
+            from,
+            into.len(),
+            Access::Read,
+            |contents, address, done, size| {
+                let piece = &mut into[done..done + size];
+                match contents.get(&(address / PAGE)) {
+                    Some(page) => piece.copy_from_slice(&page[offset(address)..][..size]),
+                    None => piece.fill(0),
+                }
+            },
+        )
+    }
+}
+
+fn zero_page() -> Box<[u8]> {
+    vec![0; PAGE as usize].into_boxed_slice()
+}
+
+fn offset(address: u64) -> usize {
+    (address % PAGE) as usize
+}
+
+impl Memory for ModelMemory {
+    fn read(&self, from: Vaddr, into: &mut [u8]) -> Result<(), Fault> {
+        self.lock().copy_out(from, into)
+    }
+
+    fn write(&self, to: Vaddr, bytes: &[u8]) -> Result<(), Fault> {
+        self.lock().copy_in(to, bytes, Access::Write)
+    }
+
+    fn pin(&self, pages: VaddrRange, access: Access) -> Result<PinnedRun, PinFault> {
+        let state = self.lock();
+        let area = state.usable(pages.first(), access).ok_or(PinFault {
+            at: pages.first(),
+            errno: Errno::EFAULT,
+        })?;
+        Ok(PinnedRun {
+            last: area.range.last().min(pages.last()),
+            charged: true,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> ModelMemory {
+        let memory = ModelMemory::new();
+        memory
+            .add(VaddrRange::from_size(Vaddr(0x1000), 0x2000).unwrap(), true)
+            .unwrap();
+        memory
+            .add(VaddrRange::from_size(Vaddr(0x3000), 0x1000).unwrap(), false)
+            .unwrap();
+        memory
+    }
+
+    #[test]
+    fn bytes_cross_pages_and_areas() {
+        let memory = memory();
+        memory.write(Vaddr(0x1ffe), &[1, 2, 3, 4]).unwrap();
+        let mut back = [0; 6];
+        memory.read(Vaddr(0x1ffd), &mut back).unwrap();
+        assert_eq!(back, [0, 1, 2, 3, 4, 0]);
+        memory.read(Vaddr(0x2ffe), &mut back[..4]).unwrap();
+    }
+
+    #[test]
+    fn faults_name_the_first_bad_address_and_keep_what_came_before() {
+        let memory = memory();
+        assert_eq!(
+            memory.write(Vaddr(0x2ffe), &[7; 4]),
+            Err(Fault { at: Vaddr(0x3000) })
+        );
+        let mut back = [0; 2];
+        memory.read(Vaddr(0x2ffe), &mut back).unwrap();
+        assert_eq!(back, [7, 7]);
+        assert_eq!(
+            memory.read(Vaddr(0x4000), &mut back),
+            Err(Fault { at: Vaddr(0x4000) })
+        );
+        assert_eq!(
+            memory.read(Vaddr(u64::MAX), &mut back),
+            Err(Fault {
+                at: Vaddr(u64::MAX)
+            })
+        );
+    }
+
+    #[test]
+    fn read_only_memory_pins_for_reading_only() {
+        let memory = memory();
+        let pages = VaddrRange::from_size(Vaddr(0x2000), 0x2000).unwrap();
+        let run = memory.pin(pages, Access::ReadWrite).unwrap();
+        assert_eq!(run.last, Vaddr(0x2fff));
+        let rest = VaddrRange::from_size(Vaddr(0x3000), 0x1000).unwrap();
+        assert!(memory.pin(rest, Access::Read).is_ok());
+        assert_eq!(
+            memory.pin(rest, Access::Write).unwrap_err().at,
+            Vaddr(0x3000)
+        );
+    }
+
+    #[test]
+    fn areas_do_not_overlap() {
+        let memory = memory();
+        let clash = VaddrRange::from_size(Vaddr(0), 0x1001).unwrap();
+        assert!(memory.add(clash, true).is_err());
+        memory
+            .add(VaddrRange::from_size(Vaddr(0), 0x1000).unwrap(), true)
+            .unwrap();
+    }
+}

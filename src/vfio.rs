@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One instance of the VFIO driver on one host: what `/dev/vfio` is to a program.
+//!
+//! Nothing is global: a test can have a thousand instances, each with its own kernel and host.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::container::Container;
+use crate::group::{OpenGroup, OpenGroupError};
+use crate::host::{Binding, Group, GroupDescription, GroupId};
+use crate::kernel::Kernel;
+use crate::page_size::PageSize;
+use crate::process::Process;
+use crate::sysfs;
+
+/// The default of the module parameter `dma_entry_limit`.
+pub const DEFAULT_DMA_ENTRY_LIMIT: u32 = 65535;
+
+/// The VFIO driver of one host. A clone is the same driver.
+#[derive(Clone)]
+pub struct Vfio {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) kernel: Kernel,
+    pub(crate) cpu_page: PageSize,
+    groups: BTreeMap<GroupId, Arc<Group>>,
+    open: Mutex<BTreeSet<GroupId>>,
+    allow_unsafe_interrupts: AtomicBool,
+    noiommu: AtomicBool,
+    dma_entry_limit: AtomicU32,
+}
+
+/// A host that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// Two groups have one number.
+    #[error("two groups have the number {group}")]
+    DuplicateGroup {
+        /// The number.
+        group: GroupId,
+    },
+    /// Two devices have one name.
+    #[error("two devices have the name \"{device}\"; the second is in group {group}")]
+    DuplicateDevice {
+        /// The name.
+        device: String,
+        /// The group of the second one.
+        group: GroupId,
+    },
+    /// A group has no device.
+    #[error("group {group} has no device")]
+    EmptyGroup {
+        /// The number.
+        group: GroupId,
+    },
+}
+
+impl Vfio {
+    /// The driver of `kernel` on a host with these groups and pages of 4 KiB.
+    pub fn new(
+        kernel: Kernel,
+        groups: impl IntoIterator<Item = GroupDescription>,
+    ) -> Result<Self, HostError> {
+        Self::with_page_size(kernel, PageSize::P4K, groups)
+    }
+
+    /// The driver of `kernel` on a host whose CPU has pages of `cpu_page`.
+    pub fn with_page_size(
+        kernel: Kernel,
+        cpu_page: PageSize,
+        groups: impl IntoIterator<Item = GroupDescription>,
+    ) -> Result<Self, HostError> {
+        let mut by_id = BTreeMap::new();
+        let mut names = HashSet::new();
+        for description in groups {
+            let group = description.id();
+            if description.devices.is_empty() {
+                return Err(HostError::EmptyGroup { group });
+            }
+            for device in &description.devices {
+                if !names.insert(device.name.clone()) {
+                    let device = device.name.clone();
+                    return Err(HostError::DuplicateDevice { device, group });
+                }
+            }
+            let known = Arc::new(Group::new(description, kernel.behaviours()));
+            if by_id.insert(group, known).is_some() {
+                return Err(HostError::DuplicateGroup { group });
+            }
+        }
+        let shared = Shared {
+            kernel,
+            cpu_page,
+            groups: by_id,
+            open: Mutex::default(),
+            allow_unsafe_interrupts: AtomicBool::new(false),
+            noiommu: AtomicBool::new(false),
+            dma_entry_limit: AtomicU32::new(DEFAULT_DMA_ENTRY_LIMIT),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// The kernel that is imitated.
+    pub fn kernel(&self) -> &Kernel {
+        &self.shared.kernel
+    }
+
+    /// Sets `vfio_iommu_type1.allow_unsafe_interrupts`: groups without isolated MSIs may attach.
+    pub fn set_allow_unsafe_interrupts(&self, allow: bool) {
+        self.shared
+            .allow_unsafe_interrupts
+            .store(allow, Ordering::Relaxed);
+    }
+
+    /// Sets `vfio_iommu_type1.dma_entry_limit`, for containers that get their driver afterwards.
+    pub fn set_dma_entry_limit(&self, mappings: u32) {
+        self.shared
+            .dma_entry_limit
+            .store(mappings, Ordering::Relaxed);
+    }
+
+    /// Sets `vfio.enable_unsafe_noiommu_mode`, which noiommu containers need.
+    pub fn set_noiommu(&self, enable: bool) {
+        self.shared.noiommu.store(enable, Ordering::Relaxed);
+    }
+
+    /// Opens `/dev/vfio/vfio`: a fresh, empty container.
+    pub fn open_container(&self) -> Container {
+        Container::new(Arc::clone(&self.shared))
+    }
+
+    /// Opens `/dev/vfio/<group>`.
+    pub fn open_group(
+        &self,
+        group: GroupId,
+        caller: &Process,
+    ) -> Result<OpenGroup, OpenGroupError> {
+        let known = self.shared.groups.get(&group);
+        let has_node =
+            |known: &&Arc<Group>| known.devices.iter().any(|d| d.binding == Binding::Vfio);
+        let known = known
+            .filter(has_node)
+            .ok_or(OpenGroupError::NoNode { group })?;
+        if known.is_noiommu() && !caller.cap_sys_rawio() {
+            return Err(OpenGroupError::NeedsRawIo { group });
+        }
+        if !self.shared.open_groups().insert(group) {
+            return Err(OpenGroupError::AlreadyOpen { group });
+        }
+        Ok(OpenGroup::new(Arc::clone(&self.shared), Arc::clone(known)))
+    }
+
+    /// The groups of the host, ascending.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.shared.groups.keys().copied()
+    }
+
+    /// The group that `device` is in.
+    pub fn group_of(&self, device: &str) -> Option<GroupId> {
+        self.shared
+            .groups
+            .values()
+            .find(|group| group.has_device(device))
+            .map(|group| group.id)
+    }
+
+    /// The text of a group's `reserved_regions` in sysfs; `None` for an unknown group.
+    pub fn reserved_regions(&self, group: GroupId) -> Option<String> {
+        let one_page = self.kernel().behaviours().sysfs_one_page;
+        self.shared
+            .groups
+            .get(&group)
+            .map(|group| sysfs::render(&group.regions, one_page))
+    }
+}
+
+impl Shared {
+    pub(crate) fn allow_unsafe_interrupts(&self) -> bool {
+        self.allow_unsafe_interrupts.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn noiommu_enabled(&self) -> bool {
+        self.noiommu.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn dma_entry_limit(&self) -> u32 {
+        self.dma_entry_limit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn mark_closed(&self, group: GroupId) {
+        self.open_groups().remove(&group);
+    }
+
+    fn open_groups(&self) -> MutexGuard<'_, BTreeSet<GroupId>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Vfio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vfio")
+            .field("kernel", &self.shared.kernel)
+            .field("groups", &self.shared.groups.len())
+            .finish_non_exhaustive()
+    }
+}
