@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Hosts: what a machine's IOMMUs, groups and devices are, and the driver instance on it.
+//!
+//! A [`Host`] comes from a TOML file (`host_file`) or from the header of a recording (`trace`). It
+//! states facts; which answers follow from them is `vfio-type1`'s business.
+
+use std::sync::Arc;
+
+use vfio_type1::{
+    Binding, DeviceDescription, FixedIommu, GroupDescription, GroupKind, HostError, IommuDriver,
+    IovaRange, Kernel, PageSize, PageSizes, ReservedRegion, Vfio,
+};
+
+/// A machine.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// A short name.
+    pub name: String,
+    /// A line about it.
+    pub description: String,
+    /// The CPU's page.
+    pub page_size: PageSize,
+    /// Whether the type1 module was loaded with `allow_unsafe_interrupts`.
+    pub allow_unsafe_interrupts: bool,
+    /// Its IOMMUs.
+    pub iommus: Vec<HostIommu>,
+    /// Its groups.
+    pub groups: Vec<HostGroup>,
+}
+
+/// An IOMMU of a host.
+#[derive(Clone, Debug)]
+pub struct HostIommu {
+    /// The name that groups refer to it by.
+    pub name: String,
+    /// Its driver.
+    pub driver: IommuDriver,
+    /// Whether a domain enforces cache coherency.
+    pub coherent: bool,
+    /// Whether MSIs are isolated.
+    pub isolated_msi: bool,
+    /// What kernels make of it: at least one, oldest first. Each holds from its kernel on; the
+    /// first holds for older ones too.
+    pub widths: Vec<Widths>,
+}
+
+/// What a kernel's IOMMU driver makes of the hardware.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Widths {
+    /// The first kernel it holds for.
+    pub from: Kernel,
+    /// What a domain can translate, inclusive.
+    pub aperture: IovaRange,
+    /// The page sizes a domain can map.
+    pub page_sizes: PageSizes,
+}
+
+/// A group of a host.
+#[derive(Clone, Debug)]
+pub struct HostGroup {
+    /// Its number.
+    pub number: u32,
+    /// What stands between its devices and memory.
+    pub kind: HostGroupKind,
+    /// Its devices.
+    pub devices: Vec<HostDevice>,
+}
+
+/// What stands between a group's devices and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostGroupKind {
+    /// The IOMMU at this place in [`Host::iommus`].
+    Iommu(usize),
+    /// A driver that emulates the device (mdev).
+    Emulated,
+    /// Nothing.
+    NoIommu,
+}
+
+/// A device of a host.
+#[derive(Clone, Debug)]
+pub struct HostDevice {
+    /// Its PCI address, or its UUID if it is an emulated one.
+    pub name: String,
+    /// What it is, for people.
+    pub description: String,
+    /// The driver it is bound to.
+    pub binding: Binding,
+    /// Its reserved regions in the IOMMU driver's order.
+    pub regions: Vec<HostRegion>,
+}
+
+/// A reserved region of a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HostRegion {
+    /// The region.
+    pub region: ReservedRegion,
+    /// The first kernel that reports it; `None` for all.
+    pub since: Option<Kernel>,
+}
+
+impl HostRegion {
+    /// A region that every kernel reports.
+    pub fn always(region: ReservedRegion) -> Self {
+        Self {
+            region,
+            since: None,
+        }
+    }
+
+    fn known_to(&self, kernel: &Kernel) -> bool {
+        self.since.is_none_or(|since| age(&since) <= age(kernel))
+    }
+}
+
+/// The place of a kernel among the known ones, oldest first.
+pub(crate) fn age(kernel: &Kernel) -> usize {
+    let position = Kernel::ALL
+        .iter()
+        .position(|known| known.name() == kernel.name());
+    position.unwrap_or(Kernel::ALL.len())
+}
+
+impl HostIommu {
+    /// What `kernel` makes of it.
+    fn under(&self, kernel: &Kernel) -> Option<FixedIommu> {
+        let known = self
+            .widths
+            .iter()
+            .rev()
+            .find(|widths| age(&widths.from) <= age(kernel));
+        let widths = known.or(self.widths.first())?;
+        Some(FixedIommu {
+            driver: self.driver,
+            aperture: widths.aperture,
+            page_sizes: widths.page_sizes,
+            coherent: self.coherent,
+            isolated_msi: self.isolated_msi,
+        })
+    }
+}
+
+impl Host {
+    /// The VFIO driver of `kernel` on this host.
+    pub fn boot(&self, kernel: Kernel) -> Result<Vfio, HostError> {
+        let iommus: Vec<Arc<FixedIommu>> = self
+            .iommus
+            .iter()
+            .filter_map(|iommu| iommu.under(&kernel))
+            .map(Arc::new)
+            .collect();
+        let describe = |group: &HostGroup| {
+            let kind = match group.kind {
+                HostGroupKind::Iommu(at) => GroupKind::Iommu(Arc::clone(iommus.get(at)?) as Arc<_>),
+                HostGroupKind::Emulated => GroupKind::Emulated,
+                HostGroupKind::NoIommu => GroupKind::NoIommu,
+            };
+            let devices = group
+                .devices
+                .iter()
+                .map(|device| device.under(&kernel))
+                .collect();
+            Some(GroupDescription {
+                number: group.number,
+                kind,
+                devices,
+            })
+        };
+        let vfio = Vfio::with_page_size(
+            kernel,
+            self.page_size,
+            self.groups.iter().filter_map(describe),
+        )?;
+        vfio.set_allow_unsafe_interrupts(self.allow_unsafe_interrupts);
+        vfio.set_noiommu(
+            self.groups
+                .iter()
+                .any(|group| group.kind == HostGroupKind::NoIommu),
+        );
+        Ok(vfio)
+    }
+
+    /// The device with this name, and its group.
+    pub fn device(&self, name: &str) -> Option<(&HostGroup, &HostDevice)> {
+        self.groups.iter().find_map(|group| {
+            Some((
+                group,
+                group.devices.iter().find(|device| device.name == name)?,
+            ))
+        })
+    }
+}
+
+impl HostDevice {
+    fn under(&self, kernel: &Kernel) -> DeviceDescription {
+        let known = self.regions.iter().filter(|region| region.known_to(kernel));
+        DeviceDescription {
+            name: self.name.clone(),
+            binding: self.binding.clone(),
+            regions: known.map(|region| region.region).collect(),
+        }
+    }
+}
