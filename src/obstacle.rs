@@ -13,7 +13,7 @@ use crate::iova_list::is_excluded;
 use crate::page_size::PageSize;
 use crate::range::IovaRange;
 use crate::reserved::ReservedRegion;
-use crate::type1::Type1;
+use crate::type1::{Domain, Type1};
 
 /// A device of a group that reserves a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +27,6 @@ pub struct Culprit {
 }
 
 impl Culprit {
-    /// The lowest region of `group` that is cut out of the valid list and touches `range`.
-    pub(crate) fn find(group: &Group, range: &IovaRange) -> Option<Self> {
-        let cut = |region: &&ReservedRegion| is_excluded(region.kind) && region.touches(range);
-        let region = *group.regions.iter().find(cut)?;
-        Some(Self::of(group, region, range))
-    }
-
     /// Names the device behind `region`, which touches `range`.
     pub(crate) fn of(group: &Group, region: ReservedRegion, range: &IovaRange) -> Self {
         let part = region
@@ -109,8 +102,8 @@ impl fmt::Display for Obstacle {
 pub struct NotValid {
     /// The range asked for, inclusive.
     pub iova: IovaRange,
-    /// What is in the way.
-    pub obstacle: Obstacle,
+    /// What is in the way, ascending; at least one.
+    pub obstacles: Vec<Obstacle>,
     /// The nearest range of the same size that is valid and free.
     pub nearest: Option<IovaRange>,
 }
@@ -119,19 +112,22 @@ impl fmt::Display for NotValid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             iova,
-            obstacle,
+            obstacles,
             nearest,
         } = self;
-        write!(f, "iova {iova} {obstacle}; ")?;
+        write!(f, "iova {iova}")?;
+        for (index, obstacle) in obstacles.iter().enumerate() {
+            write!(f, "{}{obstacle}", if index == 0 { " " } else { ", and " })?;
+        }
         match nearest {
             Some(range) => {
                 write!(
                     f,
-                    "nearest free range of this size starts at {}",
+                    "; nearest free range of this size starts at {}",
                     range.first()
                 )
             }
-            None => f.write_str("no range of this size is free"),
+            None => f.write_str("; no range of this size is free"),
         }
     }
 }
@@ -141,34 +137,40 @@ impl Type1 {
     pub(crate) fn explain(&self, iova: IovaRange) -> NotValid {
         NotValid {
             iova,
-            obstacle: self.obstacle(&iova),
+            obstacles: self.obstacles(&iova),
             nearest: self.nearest_free(&iova),
         }
     }
 
-    fn obstacle(&self, iova: &IovaRange) -> Obstacle {
-        if let Some(culprit) = self
-            .iommu_groups()
-            .find_map(|group| Culprit::find(group, iova))
-        {
-            return Obstacle::Reserved(culprit);
+    fn obstacles(&self, iova: &IovaRange) -> Vec<Obstacle> {
+        let mut culprits: Vec<Culprit> = Vec::new();
+        for group in self.iommu_groups() {
+            for region in &group.regions {
+                let cut = is_excluded(region.kind) && region.touches(iova);
+                // Groups often reserve the same regions; one name is enough.
+                if cut && !culprits.iter().any(|known| known.region == *region) {
+                    culprits.push(Culprit::of(group, *region, iova));
+                }
+            }
         }
-        let outside = self
-            .domains
-            .iter()
-            .find(|d| !d.iommu.aperture().contains_range(iova));
-        match outside {
-            Some(domain) => Obstacle::Aperture {
-                aperture: domain.iommu.aperture(),
-                driver: domain.iommu.driver(),
-                // A domain always has a group.
-                group: domain
-                    .groups
-                    .first()
-                    .map_or(GroupId::Numbered(0), |group| group.id),
-            },
-            None => Obstacle::Dropped,
+        culprits.sort_by_key(|culprit| culprit.region.first);
+        let reserved = culprits.into_iter().map(Obstacle::Reserved);
+        let mut obstacles: Vec<Obstacle> = reserved.chain(self.narrow_aperture(iova)).collect();
+        if obstacles.is_empty() {
+            obstacles.push(Obstacle::Dropped);
         }
+        obstacles
+    }
+
+    /// The first domain that cannot translate all of `iova`.
+    fn narrow_aperture(&self, iova: &IovaRange) -> Option<Obstacle> {
+        let narrow = |domain: &&Domain| !domain.iommu.aperture().contains_range(iova);
+        let domain = self.domains.iter().find(narrow)?;
+        Some(Obstacle::Aperture {
+            aperture: domain.iommu.aperture(),
+            driver: domain.iommu.driver(),
+            group: domain.groups.first()?.id,
+        })
     }
 
     /// The valid, free, aligned range of the size of `wanted` that starts nearest to it.

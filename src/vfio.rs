@@ -14,6 +14,7 @@ use crate::host::{Binding, Group, GroupDescription, GroupId};
 use crate::kernel::Kernel;
 use crate::page_size::PageSize;
 use crate::process::Process;
+use crate::reserved::ReservedRegion;
 use crate::sysfs;
 
 /// The default of the module parameter `dma_entry_limit`.
@@ -169,6 +170,14 @@ impl Vfio {
             .values()
             .find(|group| group.has_device(device))
             .map(|group| group.id)
+    }
+
+    /// A group's reserved regions, merged as the kernel does; none for an unknown group.
+    pub fn merged_regions(&self, group: GroupId) -> Vec<ReservedRegion> {
+        let group = self.shared.groups.get(&group);
+        group
+            .map(|group| group.regions.as_slice().to_vec())
+            .unwrap_or_default()
     }
 
     /// The text of a group's `reserved_regions` in sysfs; `None` for an unknown group.

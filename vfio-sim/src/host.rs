@@ -123,7 +123,7 @@ pub(crate) fn age(kernel: &Kernel) -> usize {
 
 impl HostIommu {
     /// What `kernel` makes of it.
-    fn under(&self, kernel: &Kernel) -> Option<FixedIommu> {
+    pub(crate) fn under(&self, kernel: &Kernel) -> Option<FixedIommu> {
         let known = self
             .widths
             .iter()

@@ -616,7 +616,7 @@ fn plain_answer(answer: &str) -> Result<Answer, String> {
 }
 
 /// The IOMMU drivers by the names that recordings use.
-fn driver(kind: &str) -> Result<IommuDriver, String> {
+pub(crate) fn driver(kind: &str) -> Result<IommuDriver, String> {
     Ok(match kind {
         "vtd" => IommuDriver::IntelVtd,
         "amd" => IommuDriver::AmdVi,

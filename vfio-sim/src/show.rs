@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `vfio-sim show`: a host's groups, their reserved regions, the valid IOVA list, and a drawing.
+
+use serde::Serialize;
+use vfio_type1::{HostError, IovaRange, Kernel, RegionKind, ReservedRegion, Vfio, sysfs};
+
+use crate::assign::{Assigned, Selection};
+use crate::draw::{Picture, draw};
+use crate::host::{Host, HostDevice};
+use crate::host_file::region_kind_name;
+use crate::style::Style;
+
+/// What a host looks like to VFIO under a kernel.
+#[derive(Clone, Debug, Serialize)]
+pub struct Show {
+    /// The host.
+    pub host: String,
+    /// A line about it.
+    pub description: String,
+    /// The kernel.
+    pub kernel: String,
+    /// An entry for each container: the devices asked for, or each group by itself.
+    pub containers: Vec<ContainerShow>,
+}
+
+/// A container with groups in it, or groups that cannot be in one.
+#[derive(Clone, Debug, Serialize)]
+pub struct ContainerShow {
+    /// The groups and their devices.
+    pub groups: Vec<GroupShow>,
+    /// Why they cannot be assigned, if so.
+    pub not_assigned: Option<String>,
+    /// The container's page sizes, as a hexadecimal bitmap.
+    pub page_sizes: Option<String>,
+    /// The valid IOVA list, ascending.
+    pub valid: Vec<Range>,
+    #[serde(skip)]
+    picture: Option<Picture>,
+}
+
+/// A group.
+#[derive(Clone, Debug, Serialize)]
+pub struct GroupShow {
+    /// What its device node is called.
+    pub group: String,
+    /// Its devices.
+    pub devices: Vec<DeviceShow>,
+    /// Its reserved regions, merged as the kernel does.
+    pub reserved: Vec<Region>,
+}
+
+/// A device.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceShow {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub description: String,
+}
+
+/// A reserved region.
+#[derive(Clone, Debug, Serialize)]
+pub struct Region {
+    /// First address, in hexadecimal.
+    pub first: String,
+    /// Last address, inclusive, in hexadecimal.
+    pub last: String,
+    /// What for, as host files say it.
+    pub kind: &'static str,
+    #[serde(skip)]
+    region: ReservedRegion,
+}
+
+/// A range.
+#[derive(Clone, Debug, Serialize)]
+pub struct Range {
+    /// First address, in hexadecimal.
+    pub first: String,
+    /// Last address, inclusive, in hexadecimal.
+    pub last: String,
+}
+
+impl From<&IovaRange> for Range {
+    fn from(range: &IovaRange) -> Self {
+        Self {
+            first: range.first().to_string(),
+            last: range.last().to_string(),
+        }
+    }
+}
+
+/// Looks at a host. With `together` those devices share one container; without, each group has its
+/// own.
+pub fn show(
+    host: &Host,
+    kernel: Kernel,
+    together: Option<Selection<'_>>,
+) -> Result<Show, HostError> {
+    let vfio = host.boot(kernel)?;
+    let selections = together.map_or_else(|| Selection::each(host), |selection| vec![selection]);
+    let containers = selections
+        .iter()
+        .map(|selection| show_container(host, &vfio, selection))
+        .collect();
+    Ok(Show {
+        host: host.name.clone(),
+        description: host.description.clone(),
+        kernel: kernel.to_string(),
+        containers,
+    })
+}
+
+fn show_container(host: &Host, vfio: &Vfio, selection: &Selection<'_>) -> ContainerShow {
+    let groups: Vec<GroupShow> = selection
+        .groups
+        .iter()
+        .map(|group| GroupShow {
+            group: group.id().to_string(),
+            devices: group.devices.iter().map(show_device).collect(),
+            reserved: vfio
+                .merged_regions(group.id())
+                .iter()
+                .map(show_region)
+                .collect(),
+        })
+        .collect();
+    let mut shown = ContainerShow {
+        groups,
+        not_assigned: None,
+        page_sizes: None,
+        valid: Vec::new(),
+        picture: None,
+    };
+    let assigned = match selection.obvious_obstacle() {
+        Some(why) => Err(why),
+        None => Assigned::new(vfio, &selection.ids())
+            .map_err(|refused| format!("{}: {}", refused.errno, refused.why)),
+    };
+    let info = assigned.and_then(|assigned| assigned.info().map_err(|error| error.to_string()));
+    match info {
+        Ok(info) => {
+            shown.page_sizes = Some(info.page_sizes.to_string());
+            shown.valid = info.iova_ranges.iter().map(Range::from).collect();
+            let apertures = selection
+                .groups
+                .iter()
+                .filter_map(|group| host.aperture(group, vfio.kernel()));
+            let regions = selection
+                .groups
+                .iter()
+                .flat_map(|group| vfio.merged_regions(group.id()));
+            shown.picture = Some(Picture {
+                valid: info.iova_ranges,
+                regions: regions.collect(),
+                apertures: apertures.collect(),
+            });
+        }
+        Err(why) => shown.not_assigned = Some(why),
+    }
+    shown
+}
+
+fn show_device(device: &HostDevice) -> DeviceShow {
+    DeviceShow {
+        name: device.name.clone(),
+        description: device.description.clone(),
+    }
+}
+
+fn show_region(region: &ReservedRegion) -> Region {
+    Region {
+        first: region.first.to_string(),
+        last: region.last.to_string(),
+        kind: region_kind_name(region.kind),
+        region: *region,
+    }
+}
+
+/// The host for a person. Containers that look alike share a drawing.
+pub fn render(show: &Show) -> String {
+    let title = Style.title();
+    let mut text = format!("{title}host {}{title:#}: {}\n", show.host, show.description);
+    text += &format!("kernel {}\n", show.kernel);
+    for container in &show.containers {
+        text += "\n";
+        text += &render_container(container);
+    }
+    let mut drawn: Vec<(&Picture, Vec<&str>)> = Vec::new();
+    for container in &show.containers {
+        let Some(picture) = &container.picture else {
+            continue;
+        };
+        let groups = container.groups.iter().map(|group| group.group.as_str());
+        match drawn.iter_mut().find(|(known, _)| *known == picture) {
+            Some((_, names)) => names.extend(groups),
+            None => drawn.push((picture, groups.collect())),
+        }
+    }
+    for (picture, groups) in drawn {
+        let word = if groups.len() == 1 { "group" } else { "groups" };
+        text += &format!(
+            "\n{title}address space of {word} {}{title:#}\n",
+            groups.join(", ")
+        );
+        text += &draw(picture);
+    }
+    text
+}
+
+fn render_container(container: &ContainerShow) -> String {
+    let mut text = String::new();
+    for group in &container.groups {
+        let title = Style.title();
+        text += &format!("{title}group {}{title:#}\n", group.group);
+        for device in &group.devices {
+            text += &format!("  device    {}  {}\n", device.name, device.description);
+        }
+        for Region {
+            first,
+            last,
+            region,
+            ..
+        } in &group.reserved
+        {
+            let paint = Style.region(region.kind);
+            text += &format!(
+                "  reserved  {paint}{first}..{last}  {}{paint:#}\n",
+                kind(region.kind)
+            );
+        }
+    }
+    if let Some(why) = &container.not_assigned {
+        let paint = Style.dim();
+        text += &format!("  {paint}cannot be assigned: {why}{paint:#}\n");
+        return text;
+    }
+    let good = Style.good();
+    for range in &container.valid {
+        text += &format!(
+            "  valid     {good}{}..{}{good:#}\n",
+            range.first, range.last
+        );
+    }
+    if container.valid.is_empty() {
+        text += &format!("  valid     {good}every address{good:#}\n");
+    }
+    if let Some(page_sizes) = &container.page_sizes {
+        text += &format!("  pages     {page_sizes}\n");
+    }
+    text
+}
+
+/// A kind, with what sysfs calls it where that differs.
+fn kind(kind: RegionKind) -> String {
+    match kind {
+        RegionKind::SoftwareMsi => format!("{kind}, {} in sysfs", sysfs::kind_name(kind)),
+        _ => kind.to_string(),
+    }
+}
