@@ -44,9 +44,10 @@ pub trait Iommu: fmt::Debug + Send + Sync {
 
     /// Attaches the group to a domain that `owner`, an IOMMU of the same driver and coherency,
     /// made for another group. A refusal is not an error: the group then gets its own domain.
+    ///
+    /// As a rule an IOMMU takes a domain that is no wider than it can translate.
     fn joins_domain_of(&self, owner: &dyn Iommu) -> bool {
-        let _ = owner;
-        true
+        self.aperture().contains_range(&owner.aperture())
     }
 
     /// Enters a mapping of `iova` into the domain. The errno is the driver's.

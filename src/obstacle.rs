@@ -86,7 +86,7 @@ impl fmt::Display for Obstacle {
             } => {
                 write!(
                     f,
-                    "is outside {aperture}, all that the {driver} of group {group} translates"
+                    "reaches outside {aperture}, all that the {driver} of group {group} translates"
                 )
             }
             Self::Dropped => f.write_str(
