@@ -1,40 +1,117 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The Linux VFIO type1 container in user space.
+//! The Linux VFIO type1 container in user space: which DMA mappings a kernel accepts, and why it
+//! refuses the others.
+//!
+//! A VMM maps guest memory for a device with `VFIO_IOMMU_MAP_DMA`. Whether that works depends on
+//! the host: the width of its IOMMU and the reserved regions of the device's group. This crate
+//! gives the answers of a chosen kernel on a described host, byte for byte, without the hardware,
+//! and explains each refusal.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use vfio_type1::*;
+//!
+//! // A host: one NIC behind a 48-bit VT-d, which reserves the MSI window.
+//! let iommu = Arc::new(FixedIommu {
+//!     driver: IommuDriver::IntelVtd,
+//!     aperture: IovaRange::from_size(Iova(0), 1 << 48)?,
+//!     page_sizes: PageSizes(0x4020_1000),
+//!     coherent: false,
+//!     isolated_msi: true,
+//! });
+//! let msi = ReservedRegion::new(0xfee0_0000, 0xfeef_ffff, RegionKind::Msi);
+//! let nic = DeviceDescription::new("0000:00:03.0", vec![msi]);
+//! let vfio = Vfio::new(Kernel::V6_12, [GroupDescription::behind(iommu, 1, [nic])])?;
+//!
+//! // A process with a gigabyte of memory, and what every VMM does first.
+//! let memory = ModelMemory::new();
+//! memory.add(VaddrRange::from_size(Vaddr(0x7f00_0000_0000), 1 << 30)?, true)?;
+//! let process = Process::new(Arc::new(memory));
+//! let container = vfio.open_container();
+//! let group = vfio.open_group(GroupId::Numbered(1), &process)?;
+//! group.set_container(&container, &process)?;
+//! container.set_iommu(&process, Extension::TYPE1V2)?;
+//!
+//! // Guest memory fits, the MSI window does not.
+//! let map = |iova| {
+//!     let request = MapDma::new(iova, 0x7f00_0000_0000, 0x10000, Access::ReadWrite);
+//!     container.map(&process, &request)
+//! };
+//! map(0)?;
+//! let refused = map(0xfee0_0000).unwrap_err();
+//! assert_eq!(refused.errno(vfio.kernel()), Errno::EINVAL);
+//! assert_eq!(
+//!     refused.to_string(),
+//!     "iova 0xfee00000..0xfee0ffff touches the MSI window 0xfee00000..0xfeefffff of group 1 \
+//!      (0000:00:03.0); nearest free range of this size starts at 0xfedf0000"
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Two doors
+//!
+//! The *typed door* is [`Container`], [`OpenGroup`] and [`OpenDevice`]: a request in, a result or an
+//! error out. Each operation has one error type with a variant per rule; `errno` says what a kernel
+//! answers. The *byte door*, [`Container::ioctl`] and [`OpenGroup::ioctl`] in [`abi`], takes ioctl
+//! commands and reads and writes the caller's memory as the kernel does.
+//!
+//! # What is what
+//!
+//! - [`Vfio`] is the driver on one host: a [`Kernel`] and [`GroupDescription`]s. Nothing is global.
+//! - [`Kernel`] is a value that names [`Behaviours`]; no other file asks for a version.
+//! - [`Iommu`] and [`Memory`] are the seams to hardware and to the calling [`Process`].
+//! - [`IovaList`] and [`RegionList`] are the algorithms at the heart, usable by themselves.
+//!
+//! Addresses are 64 bits and ranges include both ends. "Spec" in the documentation means the
+//! description of the kernel's behaviour that this crate was built from; `SEMANTICS.md` in the
+//! repository lists every ioctl, flag and rule, and how far it is emulated.
 #![forbid(unsafe_code)]
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("vfio-type1 imitates a 64-bit kernel and needs a 64-bit target");
 
-pub mod abi;
+// Addresses and sizes.
 mod addr;
-mod attach;
-mod bitmap;
-mod container;
-mod detach;
-mod device;
-mod dirty;
-mod domain;
-mod emulated;
 mod errno;
-mod group;
-mod host;
-mod info;
-mod iova_list;
-mod kernel;
-mod map;
-mod mapping;
-mod mapping_table;
-mod memory;
-mod obstacle;
 mod page_size;
-mod pin;
-mod process;
 mod range;
+
+// What a host reserves, and which kernel looks at it.
+mod kernel;
 mod reserved;
 pub mod sysfs;
+
+// The seams: IOMMU hardware, the host's groups, the caller's memory.
+mod domain;
+mod host;
+mod memory;
+mod process;
+
+// The valid list, and the mappings checked against it.
+mod bitmap;
+mod iova_list;
+mod mapping;
+mod mapping_table;
+mod obstacle;
+mod pin;
 mod type1;
+
+// One operation each.
+mod attach;
+mod detach;
+mod dirty;
+mod emulated;
+mod info;
+mod map;
 mod unmap;
+
+// The files a program opens.
+mod container;
+mod device;
+mod group;
 mod vfio;
+
+pub mod abi;
 
 pub use addr::{Address, Iova, Vaddr};
 pub use attach::AttachError;
@@ -67,3 +144,8 @@ pub use reserved::{MergeRule, RegionKind, RegionList, ReservedRegion};
 pub use type1::{NoType1, Type1Version};
 pub use unmap::{UnmapDma, UnmapError};
 pub use vfio::{DEFAULT_DMA_ENTRY_LIMIT, HostError, Vfio};
+
+/// The code in the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
