@@ -180,9 +180,7 @@ impl Type1 {
         allow_unsafe_interrupts: bool,
     ) -> Result<(), AttachError> {
         if self.invalid_vaddrs != 0 {
-            return Err(AttachError::VaddrsInvalid {
-                count: self.invalid_vaddrs,
-            });
+            return Err(AttachError::VaddrsInvalid { count: self.invalid_vaddrs });
         }
         if self.has_group(group.id) {
             return Err(AttachError::AlreadyAttached { group: group.id });
@@ -210,23 +208,14 @@ impl Type1 {
         let list = self.list_with(group, &**iommu)?;
         if !allow_unsafe_interrupts && !iommu.isolates_msi() {
             let devices = group.device_names();
-            return Err(AttachError::MsiNotIsolated {
-                group: group.id,
-                devices,
-            });
+            return Err(AttachError::MsiNotIsolated { group: group.id, devices });
         }
         match self.position_of_match(&**iommu) {
             Some(at) => self.domains[at].groups.insert(0, Arc::clone(group)),
             None => {
                 self.replay(group, &**iommu, caller)?;
                 let groups = vec![Arc::clone(group)];
-                self.domains.insert(
-                    0,
-                    Domain {
-                        iommu: Arc::clone(iommu),
-                        groups,
-                    },
-                );
+                self.domains.insert(0, Domain { iommu: Arc::clone(iommu), groups });
                 self.update_page_sizes();
             }
         }
@@ -237,21 +226,17 @@ impl Type1 {
     /// Steps 5 to 7: a domain, nested if asked for, with the group in it.
     fn check_domain(&self, group: &Group, iommu: &dyn Iommu) -> Result<(), AttachError> {
         let (id, driver) = (group.id, iommu.driver());
-        iommu
-            .allocate_domain()
-            .map_err(|errno| AttachError::NoDomain {
+        iommu.allocate_domain().map_err(|errno| AttachError::NoDomain {
+            group: id,
+            driver,
+            errno,
+        })?;
+        if self.version == Type1Version::Nesting {
+            iommu.enable_nesting(self.behaviours()).map_err(|errno| AttachError::NoNesting {
                 group: id,
                 driver,
                 errno,
             })?;
-        if self.version == Type1Version::Nesting {
-            iommu
-                .enable_nesting(self.behaviours())
-                .map_err(|errno| AttachError::NoNesting {
-                    group: id,
-                    driver,
-                    errno,
-                })?;
         }
         let refuses = self.behaviours().direct_regions == DirectRegions::VtdRefusesAttach
             && driver.refuses_direct_regions();
@@ -289,30 +274,15 @@ impl Type1 {
         };
         let (group, driver, aperture) = (group.id, iommu.driver(), iommu.aperture());
         if !bounds.overlaps(&aperture) {
-            return Err(AttachError::ApertureMisses {
-                group,
-                driver,
-                aperture,
-                bounds,
-            });
+            return Err(AttachError::ApertureMisses { group, driver, aperture, bounds });
         }
         let below = bounds.below(aperture.first());
-        let above = bounds
-            .above(aperture.last())
-            .filter(|range| self.sees_to_the_end_of(range));
+        let above = bounds.above(aperture.last()).filter(|range| self.sees_to_the_end_of(range));
         let outside = [below, above].into_iter().flatten();
-        match outside
-            .filter_map(|range| self.mappings.first_overlap(&range))
-            .next()
-        {
+        match outside.filter_map(|range| self.mappings.first_overlap(&range)).next() {
             Some(mapping) => {
                 let mapping = mapping.iova;
-                Err(AttachError::ApertureConflict {
-                    group,
-                    driver,
-                    aperture,
-                    mapping,
-                })
+                Err(AttachError::ApertureConflict { group, driver, aperture, mapping })
             }
             None => Ok(()),
         }
@@ -320,10 +290,7 @@ impl Type1 {
 
     /// Spec 3.4, `vfio_iommu_resv_conflict`.
     fn check_reserved(&self, group: &Group) -> Result<(), AttachError> {
-        let excluded = group
-            .regions
-            .iter()
-            .filter(|region| is_excluded(region.kind));
+        let excluded = group.regions.iter().filter(|region| is_excluded(region.kind));
         for region in excluded {
             let at_top = region.last.0 == u64::MAX;
             if at_top && !self.behaviours().conflicts_seen_at_top {
@@ -331,10 +298,7 @@ impl Type1 {
             }
             if let Some(mapping) = self.mappings.first_touched(region) {
                 let culprit = Culprit::of(group, *region, &mapping.iova);
-                return Err(AttachError::ReservedConflict {
-                    culprit,
-                    mapping: mapping.iova,
-                });
+                return Err(AttachError::ReservedConflict { culprit, mapping: mapping.iova });
             }
         }
         Ok(())
@@ -373,15 +337,10 @@ impl Type1 {
         });
         if result.is_err() {
             let pinned = self.mappings.iter().filter(|mapping| !mapping.iommu_mapped);
-            pinned
-                .zip(charged)
-                .for_each(|(mapping, pages)| mapping.owner.unlock_pages(pages));
+            pinned.zip(charged).for_each(|(mapping, pages)| mapping.owner.unlock_pages(pages));
             return result;
         }
-        let pinned = self
-            .mappings
-            .iter_mut()
-            .filter(|mapping| !mapping.iommu_mapped);
+        let pinned = self.mappings.iter_mut().filter(|mapping| !mapping.iommu_mapped);
         for (mapping, pages) in pinned.zip(charged) {
             mapping.locked_pages += pages;
             mapping.iommu_mapped = true;
@@ -397,30 +356,17 @@ impl Type1 {
         caller: &Process,
     ) -> Result<u64, AttachError> {
         let (group, driver, iova) = (group.id, iommu.driver(), mapping.iova);
-        let refused = |errno| AttachError::ReplayIommu {
-            group,
-            driver,
-            mapping: iova,
-            errno,
-        };
+        let refused = |errno| AttachError::ReplayIommu { group, driver, mapping: iova, errno };
         let behaviours = self.behaviours();
         if mapping.iommu_mapped {
             return iommu.map(iova, behaviours).map(|()| 0).map_err(refused);
         }
         let already = mapping.pin_count();
-        let charge = Charge {
-            exempt: mapping.exempt,
-            already,
-            page: self.cpu_page(),
-        };
+        let charge = Charge { exempt: mapping.exempt, already, page: self.cpu_page() };
         let vaddrs = mapping.vaddrs();
         let enter = |pages| iommu.map(iova_behind(iova, vaddrs, pages), behaviours);
         pin_range(caller, vaddrs, mapping.access, charge, enter).map_err(|error| match error {
-            EnterError::Pin(error) => AttachError::ReplayPin {
-                group,
-                mapping: iova,
-                error,
-            },
+            EnterError::Pin(error) => AttachError::ReplayPin { group, mapping: iova, error },
             EnterError::Iommu(errno) => refused(errno),
         })
     }

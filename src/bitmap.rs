@@ -40,10 +40,7 @@ impl DirtyBitmap {
             return None;
         }
         let count = usize::try_from(pages.div_ceil(BITS) + 1).ok()?;
-        Some(Self {
-            words: vec![0; count],
-            pages,
-        })
+        Some(Self { words: vec![0; count], pages })
     }
 
     /// Marks `count` pages from `first` on, as far as the mapping has them.
@@ -91,10 +88,7 @@ impl DirtyBitmap {
             memory.read(at, &mut current)?;
             self.words[0] |= u64::from_le_bytes(current);
         }
-        let bytes: Vec<u8> = self.words[..count]
-            .iter()
-            .flat_map(|w| w.to_le_bytes())
-            .collect();
+        let bytes: Vec<u8> = self.words[..count].iter().flat_map(|w| w.to_le_bytes()).collect();
         memory.write(at, &bytes)
     }
 }
@@ -125,9 +119,7 @@ mod tests {
 
     fn memory(fill: u8) -> ModelMemory {
         let memory = ModelMemory::new();
-        memory
-            .add(VaddrRange::from_size(DATA, 0x1000).unwrap(), true)
-            .unwrap();
+        memory.add(VaddrRange::from_size(DATA, 0x1000).unwrap(), true).unwrap();
         memory.write(DATA, &[fill; 64]).unwrap();
         memory
     }
@@ -135,10 +127,7 @@ mod tests {
     fn words(memory: &ModelMemory, count: usize) -> Vec<u64> {
         let mut bytes = vec![0; count * 8];
         memory.read(DATA, &mut bytes).unwrap();
-        bytes
-            .chunks(8)
-            .map(|c| u64::from_le_bytes(c.try_into().unwrap()))
-            .collect()
+        bytes.chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect()
     }
 
     #[test]
@@ -169,11 +158,7 @@ mod tests {
         bitmap.clear();
         memory.write(DATA, &[0; 8]).unwrap();
         bitmap.report(0, DATA, &memory).unwrap();
-        assert_eq!(
-            words(&memory, 1),
-            [0b11000],
-            "the mapping has bits 0 and 1 only"
-        );
+        assert_eq!(words(&memory, 1), [0b11000], "the mapping has bits 0 and 1 only");
     }
 
     #[test]

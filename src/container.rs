@@ -197,12 +197,7 @@ impl Container {
             callbacks: Vec::new(),
             callbacks_made: 0,
         };
-        Self {
-            core: Arc::new(Core {
-                shared,
-                state: Mutex::new(state),
-            }),
-        }
+        Self { core: Arc::new(Core { shared, state: Mutex::new(state) }) }
     }
 
     /// The kernel that is imitated.
@@ -243,10 +238,7 @@ impl Container {
 
     fn new_noiommu(&self, caller: &Process, kind: u64) -> Result<Driver, SetIommuError> {
         if kind != Extension::NOIOMMU || !self.core.shared.noiommu_enabled() {
-            return Err(SetIommuError::UnknownType {
-                kind,
-                groups: "noiommu",
-            });
+            return Err(SetIommuError::UnknownType { kind, groups: "noiommu" });
         }
         if !caller.cap_sys_rawio() {
             return Err(SetIommuError::NeedsRawIo);
@@ -262,10 +254,7 @@ impl Container {
     ) -> Result<Box<Type1>, SetIommuError> {
         let shared = &self.core.shared;
         if !advertises(&shared.kernel, kind) {
-            return Err(SetIommuError::UnknownType {
-                kind,
-                groups: "IOMMU",
-            });
+            return Err(SetIommuError::UnknownType { kind, groups: "IOMMU" });
         }
         let version = match kind {
             Extension::TYPE1 => Type1Version::V1,
@@ -278,10 +267,7 @@ impl Container {
         for group in groups.iter().rev() {
             type1
                 .attach(group, caller, shared.allow_unsafe_interrupts())
-                .map_err(|error| SetIommuError::Attach {
-                    group: group.id,
-                    error,
-                })?;
+                .map_err(|error| SetIommuError::Attach { group: group.id, error })?;
         }
         Ok(type1)
     }
@@ -313,15 +299,10 @@ impl Container {
                     mapping
                 }
             };
-            let callbacks: Vec<UnmapCallback> = state
-                .callbacks
-                .iter()
-                .map(|(_, callback)| Arc::clone(callback))
-                .collect();
+            let callbacks: Vec<UnmapCallback> =
+                state.callbacks.iter().map(|(_, callback)| Arc::clone(callback)).collect();
             drop(state);
-            let rounds = told
-                .filter(|(last, _)| *last == mapping)
-                .map_or(0, |(_, rounds)| rounds);
+            let rounds = told.filter(|(last, _)| *last == mapping).map_or(0, |(_, rounds)| rounds);
             if rounds >= MAX_NOTIFICATIONS {
                 return Err(UnmapError::StillPinned { mapping, rounds });
             }
@@ -342,32 +323,20 @@ impl Container {
 
     /// The groups in the container, in the order in which they were added.
     pub fn groups(&self) -> Vec<GroupId> {
-        self.core
-            .lock()
-            .groups
-            .iter()
-            .map(|group| group.id)
-            .collect()
+        self.core.lock().groups.iter().map(|group| group.id).collect()
     }
 
     /// The live mappings, ascending. Empty without a driver.
     pub fn mappings(&self) -> Vec<MappingInfo> {
         let mut state = self.core.lock();
         let type1 = state.type1();
-        type1
-            .map(|t| t.mappings.iter().map(|m| m.info()).collect())
-            .unwrap_or_default()
+        type1.map(|t| t.mappings.iter().map(|m| m.info()).collect()).unwrap_or_default()
     }
 
     /// The mapping that holds `iova`.
     pub fn mapping_at(&self, iova: Iova) -> Option<MappingInfo> {
         let mut state = self.core.lock();
-        state
-            .type1()
-            .ok()?
-            .mappings
-            .containing(iova)
-            .map(|mapping| mapping.info())
+        state.type1().ok()?.mappings.containing(iova).map(|mapping| mapping.info())
     }
 
     /// The valid, free range of the size of `wanted` that starts nearest to it, aligned to the
@@ -417,11 +386,7 @@ enum Kind {
 
 impl Kind {
     fn of(group: &Group) -> Self {
-        if group.is_noiommu() {
-            Self::NoIommu
-        } else {
-            Self::Iommu
-        }
+        if group.is_noiommu() { Self::NoIommu } else { Self::Iommu }
     }
 }
 
@@ -467,10 +432,7 @@ impl Core {
         if let Driver::Type1(type1) = &mut state.driver {
             type1
                 .attach(group, caller, self.shared.allow_unsafe_interrupts())
-                .map_err(|error| AddGroupError::Attach {
-                    group: group.id,
-                    error,
-                })?;
+                .map_err(|error| AddGroupError::Attach { group: group.id, error })?;
         }
         state.groups.push(Arc::clone(group));
         Ok(())
@@ -529,9 +491,7 @@ impl Core {
     }
 
     pub(crate) fn unregister(&self, number: u64) {
-        self.lock()
-            .callbacks
-            .retain(|(registered, _)| *registered != number);
+        self.lock().callbacks.retain(|(registered, _)| *registered != number);
     }
 }
 

@@ -31,9 +31,7 @@ impl Type1 {
     }
 
     fn detach_iommu(&mut self, at: usize, group: GroupId) {
-        self.domains[at]
-            .groups
-            .retain(|attached| attached.id != group);
+        self.domains[at].groups.retain(|attached| attached.id != group);
         let mut list = self.iova_list.clone();
         if self.domains[at].groups.is_empty() {
             self.domains.remove(at);
@@ -47,10 +45,7 @@ impl Type1 {
             self.iova_list = refreshed;
         }
         if self.tracking && self.behaviours().detach_marks_dirty {
-            let bitmaps = self
-                .mappings
-                .iter_mut()
-                .filter_map(|mapping| mapping.bitmap_mut());
+            let bitmaps = self.mappings.iter_mut().filter_map(|mapping| mapping.bitmap_mut());
             bitmaps.for_each(|bitmap| bitmap.mark_all());
         }
     }
@@ -72,9 +67,7 @@ impl Type1 {
 
     /// The regions of all attached groups, merged into one list.
     fn remaining_regions(&self) -> RegionList {
-        let regions = self
-            .iommu_groups()
-            .flat_map(|group| group.regions.iter().copied());
+        let regions = self.iommu_groups().flat_map(|group| group.regions.iter().copied());
         RegionList::merged(regions, self.behaviours().region_merge)
     }
 }

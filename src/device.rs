@@ -27,12 +27,7 @@ pub struct OpenDevice {
 
 impl OpenDevice {
     pub(crate) fn new(file: Arc<GroupFile>, container: Arc<Core>, name: String) -> Self {
-        Self {
-            file,
-            container,
-            name,
-            callback: AtomicU64::new(0),
-        }
+        Self { file, container, name, callback: AtomicU64::new(0) }
     }
 
     /// The device's name, such as `0000:00:03.0`.
@@ -61,9 +56,7 @@ impl OpenDevice {
     /// For devices of emulated groups with an unmap callback only. A refusal pins nothing.
     pub fn pin_pages(&self, iova: Iova, pages: u64, access: Access) -> Result<(), PinPagesError> {
         if !matches!(self.file.group.kind, GroupKind::Emulated) {
-            return Err(PinPagesError::NotEmulated {
-                group: self.group(),
-            });
+            return Err(PinPagesError::NotEmulated { group: self.group() });
         }
         if pages == 0 {
             return Err(PinPagesError::NoPages);
@@ -83,9 +76,7 @@ impl OpenDevice {
     /// that are not pinned are passed over.
     pub fn unpin_pages(&self, iova: Iova, pages: u64) {
         // Without a driver there are no mappings and so no pins.
-        let _ = self
-            .container
-            .with_type1(|type1| type1.unpin_pages(iova, pages));
+        let _ = self.container.with_type1(|type1| type1.unpin_pages(iova, pages));
     }
 
     /// Copies out of the process's memory (`vfio_dma_rw`). On an error, what lies in lower
@@ -108,8 +99,7 @@ impl OpenDevice {
 
 impl Drop for OpenDevice {
     fn drop(&mut self) {
-        self.container
-            .unregister(self.callback.load(Ordering::Relaxed));
+        self.container.unregister(self.callback.load(Ordering::Relaxed));
         self.file.device_closed();
     }
 }

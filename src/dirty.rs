@@ -120,11 +120,7 @@ impl BitmapError {
 impl UserBitmap {
     /// The rules that do not depend on the container, for a range of `size` bytes.
     pub(crate) fn check(&self, size: u64, behaviours: &Behaviours) -> Result<(), BitmapError> {
-        let Self {
-            page_size,
-            bytes,
-            data,
-        } = *self;
+        let Self { page_size, bytes, data } = *self;
         let limit = behaviours.user_limit;
         if data.0.checked_add(bytes).is_none_or(|end| end > limit.0) {
             return Err(BitmapError::BeyondUser { data, bytes, limit });
@@ -142,11 +138,7 @@ impl UserBitmap {
         }
         let needed = bitmap_bytes(pages);
         if bytes < needed {
-            return Err(BitmapError::TooSmall {
-                bytes,
-                pages,
-                needed,
-            });
+            return Err(BitmapError::TooSmall { bytes, pages, needed });
         }
         Ok(())
     }
@@ -285,10 +277,7 @@ impl Type1 {
         });
         if let Some(mapping) = too_large {
             self.stop_tracking();
-            return Err(DirtyError::TooLargeToTrack {
-                mapping,
-                pages: mapping.pages(page),
-            });
+            return Err(DirtyError::TooLargeToTrack { mapping, pages: mapping.pages(page) });
         }
         self.tracking = true;
         Ok(())
@@ -296,9 +285,7 @@ impl Type1 {
 
     fn stop_tracking(&mut self) {
         self.tracking = false;
-        self.mappings
-            .iter_mut()
-            .for_each(|mapping| mapping.stop_tracking());
+        self.mappings.iter_mut().for_each(|mapping| mapping.stop_tracking());
     }
 
     /// The rules of GET_BITMAP, in order.
@@ -315,20 +302,14 @@ impl Type1 {
         if range.next().is_none() && !self.behaviours().bitmap_reaches_top {
             return Err(DirtyError::Wraps { iova, size });
         }
-        bitmap
-            .check(size, self.behaviours())
-            .map_err(DirtyError::Bitmap)?;
+        bitmap.check(size, self.behaviours()).map_err(DirtyError::Bitmap)?;
         self.check_bitmap_page(bitmap).map_err(DirtyError::Bitmap)?;
         let page = self.page();
         if !range.is_aligned(page) {
             return Err(DirtyError::Misaligned { iova, size, page });
         }
         if let Some((mapping, at)) = self.mappings.cut_by(&range) {
-            return Err(DirtyError::Cuts {
-                iova: range,
-                mapping: mapping.iova,
-                at,
-            });
+            return Err(DirtyError::Cuts { iova: range, mapping: mapping.iova, at });
         }
         Ok(range)
     }
@@ -340,10 +321,7 @@ impl Type1 {
         }
         let page = self.page();
         if bitmap.page_size != page.bytes() {
-            return Err(BitmapError::WrongPageSize {
-                given: bitmap.page_size,
-                page,
-            });
+            return Err(BitmapError::WrongPageSize { given: bitmap.page_size, page });
         }
         Ok(())
     }
@@ -358,10 +336,7 @@ impl Type1 {
         let inside: Vec<IovaRange> = self.mappings.overlapping(range).map(|m| m.iova).collect();
         for iova in inside {
             self.report_mapping(iova.first(), range.first(), bitmap, caller.memory())
-                .map_err(|fault| DirtyError::BitmapFault {
-                    mapping: iova,
-                    fault,
-                })?;
+                .map_err(|fault| DirtyError::BitmapFault { mapping: iova, fault })?;
             if let Some(mapping) = self.mappings.get_mut(iova.first()) {
                 mapping.clean(page);
             }
@@ -390,10 +365,6 @@ impl Type1 {
         if everything {
             dirty.mark_all();
         }
-        dirty.report(
-            first.0.wrapping_sub(base.0) >> page.shift(),
-            bitmap.data,
-            memory,
-        )
+        dirty.report(first.0.wrapping_sub(base.0) >> page.shift(), bitmap.data, memory)
     }
 }

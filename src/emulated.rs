@@ -191,9 +191,7 @@ impl Type1 {
         }
         let range = pages_from(iova, pages, page)?;
         if self.invalid_vaddrs != 0 {
-            return Err(PinPagesError::VaddrsInvalid {
-                count: self.invalid_vaddrs,
-            });
+            return Err(PinPagesError::VaddrsInvalid { count: self.invalid_vaddrs });
         }
         for done in 0..pages {
             let at = Iova(range.first().0 + done * page.bytes());
@@ -215,34 +213,17 @@ impl Type1 {
             && (mapping.access.writes() || !access.writes());
         if !allowed {
             let mapped = mapping.access;
-            return Err(PinPagesError::NoAccess {
-                iova: at,
-                mapped,
-                wanted: access,
-            });
+            return Err(PinPagesError::NoAccess { iova: at, mapped, wanted: access });
         }
-        if let Some(count) = mapping
-            .extra
-            .as_mut()
-            .and_then(|extra| extra.pins.get_mut(&at))
-        {
+        if let Some(count) = mapping.extra.as_mut().and_then(|extra| extra.pins.get_mut(&at)) {
             *count += 1;
             return Ok(());
         }
         let last = Iova(at.0 | (page.bytes() - 1));
         let part = IovaRange::new(at, last).unwrap_or(mapping.iova);
-        let charge = Charge {
-            exempt: mapping.exempt || !charge_it,
-            already: 0,
-            page,
-        };
-        let charged = pin_only(
-            &mapping.owner,
-            mapping.vaddrs_of(&part),
-            mapping.access,
-            charge,
-        )
-        .map_err(|error| PinPagesError::Pin { iova: at, error })?;
+        let charge = Charge { exempt: mapping.exempt || !charge_it, already: 0, page };
+        let charged = pin_only(&mapping.owner, mapping.vaddrs_of(&part), mapping.access, charge)
+            .map_err(|error| PinPagesError::Pin { iova: at, error })?;
         if charge_it {
             mapping.owner.lock_pages(charged);
             mapping.locked_pages += charged;
@@ -286,9 +267,7 @@ impl Type1 {
     /// Copies between the device and the process, mapping by mapping.
     pub(crate) fn dma_rw(&mut self, iova: Iova, mut copy: Copy<'_>) -> Result<(), DmaRwError> {
         if self.invalid_vaddrs != 0 {
-            return Err(DmaRwError::VaddrsInvalid {
-                count: self.invalid_vaddrs,
-            });
+            return Err(DmaRwError::VaddrsInvalid { count: self.invalid_vaddrs });
         }
         let mut done = 0;
         while done < copy.len() {
@@ -311,11 +290,7 @@ impl Type1 {
         let mapping = mapping.ok_or(DmaRwError::NotMapped { iova: at })?;
         let write = matches!(copy, Copy::Write(_));
         if !mapping.access.reads() || (write && !mapping.access.writes()) {
-            return Err(DmaRwError::NoAccess {
-                iova: at,
-                mapped: mapping.access,
-                write,
-            });
+            return Err(DmaRwError::NoAccess { iova: at, mapped: mapping.access, write });
         }
         if !mapping.owner.is_alive() {
             return Err(DmaRwError::NoProcess { iova: at });

@@ -236,17 +236,8 @@ impl OpenDeviceError {
 impl OpenGroup {
     /// Opens a group that the caller has marked open in `shared`.
     pub(crate) fn new(shared: Arc<Shared>, group: Arc<Group>) -> Self {
-        let state = Mutex::new(State {
-            container: None,
-            open_devices: 0,
-        });
-        Self {
-            file: Arc::new(GroupFile {
-                shared,
-                group,
-                state,
-            }),
-        }
+        let state = Mutex::new(State { container: None, open_devices: 0 });
+        Self { file: Arc::new(GroupFile { shared, group, state }) }
     }
 
     /// Which group this is.
@@ -261,10 +252,7 @@ impl OpenGroup {
 
     /// The text of the group's `reserved_regions` in sysfs.
     pub fn reserved_regions(&self) -> String {
-        sysfs::render(
-            &self.file.group.regions,
-            self.kernel().behaviours().sysfs_one_page,
-        )
+        sysfs::render(&self.file.group.regions, self.kernel().behaviours().sysfs_one_page)
     }
 
     /// `VFIO_GROUP_GET_STATUS`.
@@ -275,10 +263,7 @@ impl OpenGroup {
             Ownership::Viability => usable,
             Ownership::Claimed => container_set || usable,
         };
-        GroupStatus {
-            viable,
-            container_set,
-        }
+        GroupStatus { viable, container_set }
     }
 
     /// `VFIO_GROUP_SET_CONTAINER`: puts the group into a container, and attaches it if that has a
@@ -328,15 +313,9 @@ impl OpenGroup {
     pub fn unset_container(&self) -> Result<(), UnsetContainerError> {
         let group = self.id();
         let mut state = self.file.lock();
-        let container = state
-            .container
-            .clone()
-            .ok_or(UnsetContainerError::NotSet { group })?;
+        let container = state.container.clone().ok_or(UnsetContainerError::NotSet { group })?;
         if state.open_devices != 0 {
-            return Err(UnsetContainerError::DevicesOpen {
-                group,
-                count: state.open_devices,
-            });
+            return Err(UnsetContainerError::DevicesOpen { group, count: state.open_devices });
         }
         container.remove(group);
         state.container = None;
@@ -356,30 +335,20 @@ impl OpenGroup {
         }
         self.find_device(name)?;
         state.open_devices += 1;
-        Ok(OpenDevice::new(
-            Arc::clone(&self.file),
-            container,
-            name.to_owned(),
-        ))
+        Ok(OpenDevice::new(Arc::clone(&self.file), container, name.to_owned()))
     }
 
     fn find_device(&self, name: &str) -> Result<(), OpenDeviceError> {
         let group = &self.file.group;
         let vfio = |device: &&crate::host::DeviceDescription| device.binding == Binding::Vfio;
-        let mut names = group
-            .devices
-            .iter()
-            .filter(vfio)
-            .map(|device| device.name.as_str());
+        let mut names = group.devices.iter().filter(vfio).map(|device| device.name.as_str());
         let pci_options = |device: &str| {
             let rest = name.strip_prefix(device);
             group.iommu().is_some() && rest.is_some_and(|rest| rest.starts_with(' '))
         };
         match names.find(|device| *device == name || pci_options(device)) {
             Some(device) if device == name => Ok(()),
-            Some(_) => Err(OpenDeviceError::Options {
-                name: name.to_owned(),
-            }),
+            Some(_) => Err(OpenDeviceError::Options { name: name.to_owned() }),
             None => Err(OpenDeviceError::NoDevice {
                 group: group.id,
                 name: name.to_owned(),
@@ -390,10 +359,7 @@ impl OpenGroup {
 
     fn check_usable(&self, state: &State) -> Result<Arc<Core>, OpenDeviceError> {
         let group = self.id();
-        let container = state
-            .container
-            .clone()
-            .ok_or(OpenDeviceError::NoContainer { group })?;
+        let container = state.container.clone().ok_or(OpenDeviceError::NoContainer { group })?;
         if !container.has_driver() {
             return Err(OpenDeviceError::NoDriver { group });
         }

@@ -67,11 +67,7 @@ pub struct DeviceDescription {
 impl DeviceDescription {
     /// A device bound to a VFIO driver.
     pub fn new(name: impl Into<String>, regions: Vec<ReservedRegion>) -> Self {
-        Self {
-            name: name.into(),
-            binding: Binding::Vfio,
-            regions,
-        }
+        Self { name: name.into(), binding: Binding::Vfio, regions }
     }
 }
 
@@ -105,11 +101,7 @@ impl GroupDescription {
         devices: impl IntoIterator<Item = DeviceDescription>,
     ) -> Self {
         let devices = devices.into_iter().collect();
-        Self {
-            number,
-            kind: GroupKind::Iommu(iommu),
-            devices,
-        }
+        Self { number, kind: GroupKind::Iommu(iommu), devices }
     }
 
     /// What its device node is called.
@@ -135,9 +127,7 @@ pub(crate) struct Group {
 impl Group {
     pub(crate) fn new(description: GroupDescription, behaviours: &Behaviours) -> Self {
         let id = description.id();
-        let GroupDescription {
-            kind, mut devices, ..
-        } = description;
+        let GroupDescription { kind, mut devices, .. } = description;
         // Looked up first: VT-d let go of graphics and USB devices before the kind for it existed.
         let locked_region = first_direct(&devices);
         if !behaviours.relaxable_regions {
@@ -148,13 +138,7 @@ impl Group {
             // Without IOMMU data the kernel lists nothing (spec 4.1).
             GroupKind::Emulated | GroupKind::NoIommu => RegionList::default(),
         };
-        Self {
-            id,
-            kind,
-            devices,
-            regions,
-            locked_region,
-        }
+        Self { id, kind, devices, regions, locked_region }
     }
 
     pub(crate) fn is_noiommu(&self) -> bool {
@@ -174,55 +158,38 @@ impl Group {
 
     /// The devices' names, for messages.
     pub(crate) fn device_names(&self) -> String {
-        let names: Vec<&str> = self
-            .devices
-            .iter()
-            .map(|device| device.name.as_str())
-            .collect();
+        let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
         names.join(", ")
     }
 
     /// The first device whose driver does DMA for the kernel, and that driver.
     pub(crate) fn kernel_owned(&self) -> Option<(&str, &str)> {
-        self.devices
-            .iter()
-            .find_map(|device| Some((device.name.as_str(), device.binding.owner()?)))
+        self.devices.iter().find_map(|device| Some((device.name.as_str(), device.binding.owner()?)))
     }
 
     /// The device that states a region of this kind touching `range`.
     pub(crate) fn device_reserving(&self, kind: RegionKind, range: &IovaRange) -> Option<&str> {
         let states = |region: &ReservedRegion| region.kind == kind && region.touches(range);
-        let device = self
-            .devices
-            .iter()
-            .find(|device| device.regions.iter().any(states))?;
+        let device = self.devices.iter().find(|device| device.regions.iter().any(states))?;
         Some(&device.name)
     }
 }
 
 fn first_direct(devices: &[DeviceDescription]) -> Option<(ReservedRegion, String)> {
     devices.iter().find_map(|device| {
-        let region = device
-            .regions
-            .iter()
-            .find(|region| region.kind == RegionKind::Direct)?;
+        let region = device.regions.iter().find(|region| region.kind == RegionKind::Direct)?;
         Some((*region, device.name.clone()))
     })
 }
 
 fn merged_regions(devices: &[DeviceDescription], behaviours: &Behaviours) -> RegionList {
-    let regions = devices
-        .iter()
-        .flat_map(|device| device.regions.iter().copied());
+    let regions = devices.iter().flat_map(|device| device.regions.iter().copied());
     RegionList::merged(regions, behaviours.region_merge)
 }
 
 /// Kernels without the kind know such regions as direct ones.
 fn forget_relaxable(devices: &mut [DeviceDescription]) {
-    for region in devices
-        .iter_mut()
-        .flat_map(|device| device.regions.iter_mut())
-    {
+    for region in devices.iter_mut().flat_map(|device| device.regions.iter_mut()) {
         if region.kind == RegionKind::DirectRelaxable {
             region.kind = RegionKind::Direct;
         }

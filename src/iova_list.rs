@@ -47,9 +47,7 @@ impl IovaList {
     /// (`vfio_iommu_iova_dma_valid`; spec 5.1 step 10).
     pub fn allows(&self, iova: &IovaRange) -> bool {
         self.is_empty()
-            || self
-                .range_at_or_below(iova.first())
-                .is_some_and(|r| r.contains_range(iova))
+            || self.range_at_or_below(iova.first()).is_some_and(|r| r.contains_range(iova))
     }
 
     /// The highest range that starts at or below `iova`.
@@ -60,8 +58,7 @@ impl IovaList {
 
     /// Whether `aperture` misses the whole list (spec 3.3 step 2).
     pub fn misses(&self, aperture: &IovaRange) -> bool {
-        self.bounds()
-            .is_some_and(|bounds| !bounds.overlaps(aperture))
+        self.bounds().is_some_and(|bounds| !bounds.overlaps(aperture))
     }
 
     /// Clips the list to the aperture of a domain that joins (spec 3.5,
@@ -82,11 +79,8 @@ impl IovaList {
     /// First pass, ascending: drops ranges that end at or below `start`, trims the first that
     /// does not.
     fn clip_start(&mut self, start: Iova) {
-        let dropped = self
-            .ranges
-            .iter()
-            .take_while(|r| r.first() <= start && r.last() <= start)
-            .count();
+        let dropped =
+            self.ranges.iter().take_while(|r| r.first() <= start && r.last() <= start).count();
         self.ranges.drain(..dropped);
         if let Some(range) = self.ranges.first_mut()
             && let Some(trimmed) = IovaRange::new(start.max(range.first()), range.last())
@@ -124,13 +118,8 @@ impl IovaList {
     }
 
     fn exclude_one(&mut self, region: &ReservedRegion) {
-        let from = self
-            .ranges
-            .partition_point(|range| range.last() < region.first);
-        let touched = self.ranges[from..]
-            .iter()
-            .take_while(|range| region.touches(range))
-            .count();
+        let from = self.ranges.partition_point(|range| range.last() < region.first);
+        let touched = self.ranges[from..].iter().take_while(|range| region.touches(range)).count();
         let left: Vec<IovaRange> = self.ranges[from..from + touched]
             .iter()
             .flat_map(|range| [range.below(region.first), range.above(region.last)])
@@ -163,9 +152,7 @@ impl IovaList {
     /// and the old list stays, when nothing would be left (spec 3.7 step 4,
     /// `vfio_iommu_resv_refresh`).
     pub fn refreshed(&self, regions: &[ReservedRegion]) -> Option<Self> {
-        let mut list = Self {
-            ranges: vec![self.bounds()?],
-        };
+        let mut list = Self { ranges: vec![self.bounds()?] };
         list.exclude(regions);
         (!list.is_empty()).then_some(list)
     }
@@ -191,9 +178,7 @@ mod tests {
     const MAX: u64 = u64::MAX;
 
     fn list(ranges: &[(u64, u64)]) -> IovaList {
-        IovaList {
-            ranges: ranges.iter().map(|&(a, b)| range(a, b)).collect(),
-        }
+        IovaList { ranges: ranges.iter().map(|&(a, b)| range(a, b)).collect() }
     }
 
     fn range(first: u64, last: u64) -> IovaRange {
@@ -224,19 +209,13 @@ mod tests {
 
     #[test]
     fn an_aperture_edge_in_a_gap_leaves_the_neighbours_alone() {
-        assert_eq!(
-            resized(&[(0, 9), (20, 29), (40, 49)], 15, 35),
-            list(&[(20, 29)])
-        );
+        assert_eq!(resized(&[(0, 9), (20, 29), (40, 49)], 15, 35), list(&[(20, 29)]));
     }
 
     #[test]
     fn single_addresses_on_the_edge_are_dropped_though_valid() {
         // Spec 3.5, measured on arm64 6.12.
-        assert_eq!(
-            resized(&[(0, 0), (0x2000, MAX)], 0, MAX),
-            list(&[(0x2000, MAX)])
-        );
+        assert_eq!(resized(&[(0, 0), (0x2000, MAX)], 0, MAX), list(&[(0x2000, MAX)]));
         assert_eq!(resized(&[(0, 9), (20, 20)], 0, 20), list(&[(0, 9)]));
         assert_eq!(resized(&[(0, 0)], 0, MAX), list(&[]));
         assert_eq!(resized(&[(0, 5), (10, 20)], 5, 30), list(&[(10, 20)]));
@@ -249,10 +228,8 @@ mod tests {
 
     #[test]
     fn relaxable_regions_are_not_cut_out() {
-        let regions = [
-            ReservedRegion::new(5, 9, DirectRelaxable),
-            ReservedRegion::new(20, 29, Msi),
-        ];
+        let regions =
+            [ReservedRegion::new(5, 9, DirectRelaxable), ReservedRegion::new(20, 29, Msi)];
         assert_eq!(excluded(&[(0, 99)], &regions), list(&[(0, 19), (30, 99)]));
     }
 

@@ -210,11 +210,8 @@ const SERIES_2018_V6: Behaviours = Behaviours {
 };
 
 /// 4.19: no valid list, no capabilities.
-const V4_19: Behaviours = Behaviours {
-    valid_iova_list: false,
-    info_chain: InfoChain::None,
-    ..SERIES_2018_V6
-};
+const V4_19: Behaviours =
+    Behaviours { valid_iova_list: false, info_chain: InfoChain::None, ..SERIES_2018_V6 };
 
 impl Kernel {
     /// The series of 2018 that was withdrawn because it excluded the RMRRs of graphics devices.
@@ -302,9 +299,7 @@ impl FromStr for Kernel {
         Self::ALL
             .into_iter()
             .find(|kernel| kernel.name == given || Some(kernel.name) == series)
-            .ok_or_else(|| UnknownKernel {
-                given: given.to_owned(),
-            })
+            .ok_or_else(|| UnknownKernel { given: given.to_owned() })
     }
 }
 

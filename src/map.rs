@@ -44,23 +44,13 @@ impl MapDma {
             Access::Write => Self::WRITE,
             Access::ReadWrite => Self::READ | Self::WRITE,
         };
-        Self {
-            iova: Iova(iova),
-            vaddr: Vaddr(vaddr),
-            size,
-            flags,
-        }
+        Self { iova: Iova(iova), vaddr: Vaddr(vaddr), size, flags }
     }
 
     /// Gives the mapping at `iova`, of exactly this size, the process address `vaddr`, after an
     /// UNMAP with flag VADDR took the old one away.
     pub fn update_vaddr(iova: u64, vaddr: u64, size: u64) -> Self {
-        Self {
-            iova: Iova(iova),
-            vaddr: Vaddr(vaddr),
-            size,
-            flags: Self::VADDR,
-        }
+        Self { iova: Iova(iova), vaddr: Vaddr(vaddr), size, flags: Self::VADDR }
     }
 }
 
@@ -222,11 +212,7 @@ impl MapError {
 
 /// The errno for a range that wraps around.
 pub(crate) fn wrap_errno(behaviours: &Behaviours) -> Errno {
-    if behaviours.wrap_is_eoverflow {
-        Errno::EOVERFLOW
-    } else {
-        Errno::EINVAL
-    }
+    if behaviours.wrap_is_eoverflow { Errno::EOVERFLOW } else { Errno::EINVAL }
 }
 
 /// A request that obeys every rule which does not depend on the container.
@@ -245,17 +231,8 @@ enum Purpose {
 
 impl Request {
     fn parse(raw: &MapDma, behaviours: &Behaviours) -> Result<Self, MapError> {
-        let MapDma {
-            iova,
-            vaddr,
-            size,
-            flags,
-        } = *raw;
-        let vaddr_flag = if behaviours.update_vaddr {
-            MapDma::VADDR
-        } else {
-            0
-        };
+        let MapDma { iova, vaddr, size, flags } = *raw;
+        let vaddr_flag = if behaviours.update_vaddr { MapDma::VADDR } else { 0 };
         let known = MapDma::READ | MapDma::WRITE | vaddr_flag;
         if flags & !known != 0 {
             return Err(MapError::UnknownFlags { flags, known });
@@ -266,21 +243,13 @@ impl Request {
         })?;
         let vaddrs =
             VaddrRange::from_size(vaddr, size).map_err(|_| MapError::VaddrWraps { vaddr, size })?;
-        Ok(Self {
-            iova: iovas,
-            vaddr: vaddrs,
-            purpose: Purpose::parse(flags)?,
-        })
+        Ok(Self { iova: iovas, vaddr: vaddrs, purpose: Purpose::parse(flags)? })
     }
 }
 
 impl Purpose {
     fn parse(flags: u32) -> Result<Self, MapError> {
-        match (
-            flags & MapDma::READ != 0,
-            flags & MapDma::WRITE != 0,
-            flags & MapDma::VADDR != 0,
-        ) {
+        match (flags & MapDma::READ != 0, flags & MapDma::WRITE != 0, flags & MapDma::VADDR != 0) {
             (true, false, false) => Ok(Self::Map(Access::Read)),
             (false, true, false) => Ok(Self::Map(Access::Write)),
             (true, true, false) => Ok(Self::Map(Access::ReadWrite)),
@@ -296,19 +265,10 @@ impl Type1 {
     pub(crate) fn map(&mut self, caller: &Arc<Process>, raw: &MapDma) -> Result<(), MapError> {
         let request = Request::parse(raw, self.behaviours())?;
         let page_sizes = self.page_sizes;
-        let page = page_sizes
-            .smallest()
-            .ok_or(MapError::NoPageSize { page_sizes })?;
+        let page = page_sizes.smallest().ok_or(MapError::NoPageSize { page_sizes })?;
         if !request.iova.is_aligned(page) || !page.is_aligned(raw.vaddr.0) {
-            let MapDma {
-                iova, vaddr, size, ..
-            } = *raw;
-            return Err(MapError::Misaligned {
-                iova,
-                vaddr,
-                size,
-                page,
-            });
+            let MapDma { iova, vaddr, size, .. } = *raw;
+            return Err(MapError::Misaligned { iova, vaddr, size, page });
         }
         match request.purpose {
             Purpose::UpdateVaddr => self.update_vaddr(caller, &request),
@@ -325,15 +285,10 @@ impl Type1 {
     ) -> Result<(), MapError> {
         let iova = request.iova;
         if let Some(existing) = self.mappings.first_overlap(&iova) {
-            return Err(MapError::Exists {
-                iova,
-                existing: existing.info(),
-            });
+            return Err(MapError::Exists { iova, existing: existing.info() });
         }
         if self.behaviours().entry_limit && self.entries_left == 0 {
-            return Err(MapError::TableFull {
-                mappings: self.mappings.len(),
-            });
+            return Err(MapError::TableFull { mappings: self.mappings.len() });
         }
         if !self.iova_list.allows(&iova) {
             return Err(MapError::NotValid(Box::new(self.explain(iova))));
@@ -353,9 +308,7 @@ impl Type1 {
         if self.tracking {
             mapping
                 .start_tracking(page)
-                .ok_or(MapError::TooLargeToTrack {
-                    pages: iova.pages(page),
-                })?;
+                .ok_or(MapError::TooLargeToTrack { pages: iova.pages(page) })?;
         }
         caller.lock_pages(mapping.locked_pages);
         self.mappings.insert(mapping);
@@ -376,16 +329,10 @@ impl Type1 {
             return Ok(0);
         }
         let iova = request.iova;
-        let charge = Charge {
-            exempt,
-            already: 0,
-            page: self.cpu_page(),
-        };
+        let charge = Charge { exempt, already: 0, page: self.cpu_page() };
         let enter = |pages: VaddrRange| {
             let part = iova_behind(iova, request.vaddr, pages);
-            self.domains
-                .iter()
-                .try_for_each(|domain| domain.iommu.map(part, self.behaviours()))
+            self.domains.iter().try_for_each(|domain| domain.iommu.map(part, self.behaviours()))
         };
         pin_range(caller, request.vaddr, access, charge, enter).map_err(|error| match error {
             EnterError::Pin(error) => MapError::Pin { iova, error },
@@ -396,10 +343,7 @@ impl Type1 {
     fn update_vaddr(&mut self, caller: &Arc<Process>, request: &Request) -> Result<(), MapError> {
         let iova = request.iova;
         let page = self.cpu_page();
-        let found = self
-            .mappings
-            .first_overlap(&iova)
-            .map(|mapping| mapping.iova);
+        let found = self.mappings.first_overlap(&iova).map(|mapping| mapping.iova);
         let found = found.ok_or(MapError::NothingToUpdate { iova })?;
         let mapping = self.mappings.get_mut(found.first());
         let mapping = mapping.ok_or(MapError::NothingToUpdate { iova })?;
@@ -409,9 +353,7 @@ impl Type1 {
         if found != iova {
             return Err(MapError::UpdateNotExact { iova, found });
         }
-        mapping
-            .hand_over(caller, page)
-            .map_err(MapError::TakeOver)?;
+        mapping.hand_over(caller, page).map_err(MapError::TakeOver)?;
         mapping.vaddr = request.vaddr.first();
         mapping.vaddr_invalid = false;
         self.invalid_vaddrs -= 1;

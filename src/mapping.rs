@@ -66,10 +66,7 @@ impl Mapping {
     /// The process addresses behind a part of the mapping. A remapped `vaddr` is not validated by
     /// the kernel, so the range is cut off at the end of the space.
     pub(crate) fn vaddrs_of(&self, part: &IovaRange) -> VaddrRange {
-        let first = self
-            .vaddr
-            .0
-            .saturating_add(part.first().0 - self.iova.first().0);
+        let first = self.vaddr.0.saturating_add(part.first().0 - self.iova.first().0);
         let last = Vaddr(first.saturating_add(part.span()));
         VaddrRange::new(Vaddr(first), last).unwrap_or_else(VaddrRange::full)
     }
@@ -84,9 +81,7 @@ impl Mapping {
 
     /// How many pages emulated devices have pinned.
     pub(crate) fn pin_count(&self) -> u64 {
-        self.extra
-            .as_ref()
-            .map_or(0, |extra| extra.pins.len() as u64)
+        self.extra.as_ref().map_or(0, |extra| extra.pins.len() as u64)
     }
 
     pub(crate) fn has_pins(&self) -> bool {

@@ -30,10 +30,7 @@ impl MappingTable {
 
     /// Adds a mapping that overlaps no other; the caller has checked.
     pub(crate) fn insert(&mut self, mapping: Mapping) {
-        debug_assert!(
-            self.first_overlap(&mapping.iova).is_none(),
-            "mappings overlap"
-        );
+        debug_assert!(self.first_overlap(&mapping.iova).is_none(), "mappings overlap");
         self.by_first.insert(mapping.iova.first(), mapping);
     }
 
@@ -53,8 +50,7 @@ impl MappingTable {
 
     /// The mapping that contains `iova`.
     pub(crate) fn containing(&self, iova: Iova) -> Option<&Mapping> {
-        self.at_or_below(iova)
-            .filter(|mapping| mapping.iova.contains(iova))
+        self.at_or_below(iova).filter(|mapping| mapping.iova.contains(iova))
     }
 
     pub(crate) fn containing_mut(&mut self, iova: Iova) -> Option<&mut Mapping> {
@@ -69,13 +65,9 @@ impl MappingTable {
 
     /// The mappings that share an address with `range`, ascending.
     pub(crate) fn overlapping(&self, range: &IovaRange) -> impl Iterator<Item = &Mapping> {
-        let straddles = self
-            .at_or_below(range.first())
-            .filter(|m| m.iova.last() >= range.first());
+        let straddles = self.at_or_below(range.first()).filter(|m| m.iova.last() >= range.first());
         let from = straddles.map_or(range.first(), |mapping| mapping.iova.first());
-        self.by_first
-            .range(from..=range.last())
-            .map(|(_, mapping)| mapping)
+        self.by_first.range(from..=range.last()).map(|(_, mapping)| mapping)
     }
 
     /// The mappings that start in `range`, ascending.
@@ -83,9 +75,7 @@ impl MappingTable {
         &mut self,
         range: &IovaRange,
     ) -> impl Iterator<Item = &mut Mapping> {
-        self.by_first
-            .range_mut(range.first()..=range.last())
-            .map(|(_, mapping)| mapping)
+        self.by_first.range_mut(range.first()..=range.last()).map(|(_, mapping)| mapping)
     }
 
     /// The lowest mapping the kernel takes to overlap `region` (spec 3.4).
@@ -99,30 +89,21 @@ impl MappingTable {
 
     /// The mapping that `range` would cut in two, and the end of the range that lies inside it.
     pub(crate) fn cut_by(&self, range: &IovaRange) -> Option<(&Mapping, Iova)> {
-        let at_start = self
-            .containing(range.first())
-            .filter(|m| m.iova.first() != range.first());
+        let at_start = self.containing(range.first()).filter(|m| m.iova.first() != range.first());
         if let Some(mapping) = at_start {
             return Some((mapping, range.first()));
         }
-        let at_end = self
-            .containing(range.last())
-            .filter(|m| m.iova.last() != range.last());
+        let at_end = self.containing(range.last()).filter(|m| m.iova.last() != range.last());
         at_end.map(|mapping| (mapping, range.last()))
     }
 
     fn at_or_below(&self, iova: Iova) -> Option<&Mapping> {
-        self.by_first
-            .range(..=iova)
-            .next_back()
-            .map(|(_, mapping)| mapping)
+        self.by_first.range(..=iova).next_back().map(|(_, mapping)| mapping)
     }
 
     /// The free addresses at or above `from`, up to `end`, ascending.
     pub(crate) fn gaps_up(&self, from: Iova, end: Iova) -> impl Iterator<Item = IovaRange> {
-        let mut cursor = self
-            .containing(from)
-            .map_or(Some(from), |mapping| mapping.iova.next());
+        let mut cursor = self.containing(from).map_or(Some(from), |mapping| mapping.iova.next());
         let mut above = self.by_first.range(cursor.unwrap_or(from)..);
         std::iter::from_fn(move || {
             loop {
@@ -160,10 +141,7 @@ impl MappingTable {
 
     /// The invariant that does not hold, if any.
     pub(crate) fn broken_invariant(&self) -> Option<&'static str> {
-        let keyed = self
-            .by_first
-            .iter()
-            .all(|(first, mapping)| *first == mapping.iova.first());
+        let keyed = self.by_first.iter().all(|(first, mapping)| *first == mapping.iova.first());
         if !keyed {
             return Some("each mapping is filed under its first address");
         }

@@ -133,10 +133,7 @@ impl ModelMemory {
         if let Some(area) = state.area_at_or_below(range.last())
             && area.range.overlaps(&range)
         {
-            return Err(AreaOverlap {
-                new: range,
-                old: area.range,
-            });
+            return Err(AreaOverlap { new: range, old: area.range });
         }
         state.areas.insert(range.first(), Area { range, writable });
         Ok(())
@@ -176,9 +173,7 @@ impl State {
     ) -> Result<(), Fault> {
         let mut done = 0;
         while done < length {
-            let here = Vaddr(at.0.checked_add(done as u64).ok_or(Fault {
-                at: Vaddr(u64::MAX),
-            })?);
+            let here = Vaddr(at.0.checked_add(done as u64).ok_or(Fault { at: Vaddr(u64::MAX) })?);
             let area = self.usable(here, access).ok_or(Fault { at: here })?;
             let in_page = PAGE - here.0 % PAGE;
             let in_area = (area.range.last().0 - here.0).saturating_add(1);
@@ -199,18 +194,13 @@ impl State {
     }
 
     fn copy_out(&mut self, from: Vaddr, into: &mut [u8]) -> Result<(), Fault> {
-        self.walk(
-            from,
-            into.len(),
-            Access::Read,
-            |contents, address, done, size| {
-                let piece = &mut into[done..done + size];
-                match contents.get(&(address / PAGE)) {
-                    Some(page) => piece.copy_from_slice(&page[offset(address)..][..size]),
-                    None => piece.fill(0),
-                }
-            },
-        )
+        self.walk(from, into.len(), Access::Read, |contents, address, done, size| {
+            let piece = &mut into[done..done + size];
+            match contents.get(&(address / PAGE)) {
+                Some(page) => piece.copy_from_slice(&page[offset(address)..][..size]),
+                None => piece.fill(0),
+            }
+        })
     }
 }
 
@@ -233,14 +223,10 @@ impl Memory for ModelMemory {
 
     fn pin(&self, pages: VaddrRange, access: Access) -> Result<PinnedRun, PinFault> {
         let state = self.lock();
-        let area = state.usable(pages.first(), access).ok_or(PinFault {
-            at: pages.first(),
-            errno: Errno::EFAULT,
-        })?;
-        Ok(PinnedRun {
-            last: area.range.last().min(pages.last()),
-            charged: true,
-        })
+        let area = state
+            .usable(pages.first(), access)
+            .ok_or(PinFault { at: pages.first(), errno: Errno::EFAULT })?;
+        Ok(PinnedRun { last: area.range.last().min(pages.last()), charged: true })
     }
 }
 
@@ -250,12 +236,8 @@ mod tests {
 
     fn memory() -> ModelMemory {
         let memory = ModelMemory::new();
-        memory
-            .add(VaddrRange::from_size(Vaddr(0x1000), 0x2000).unwrap(), true)
-            .unwrap();
-        memory
-            .add(VaddrRange::from_size(Vaddr(0x3000), 0x1000).unwrap(), false)
-            .unwrap();
+        memory.add(VaddrRange::from_size(Vaddr(0x1000), 0x2000).unwrap(), true).unwrap();
+        memory.add(VaddrRange::from_size(Vaddr(0x3000), 0x1000).unwrap(), false).unwrap();
         memory
     }
 
@@ -272,23 +254,12 @@ mod tests {
     #[test]
     fn faults_name_the_first_bad_address_and_keep_what_came_before() {
         let memory = memory();
-        assert_eq!(
-            memory.write(Vaddr(0x2ffe), &[7; 4]),
-            Err(Fault { at: Vaddr(0x3000) })
-        );
+        assert_eq!(memory.write(Vaddr(0x2ffe), &[7; 4]), Err(Fault { at: Vaddr(0x3000) }));
         let mut back = [0; 2];
         memory.read(Vaddr(0x2ffe), &mut back).unwrap();
         assert_eq!(back, [7, 7]);
-        assert_eq!(
-            memory.read(Vaddr(0x4000), &mut back),
-            Err(Fault { at: Vaddr(0x4000) })
-        );
-        assert_eq!(
-            memory.read(Vaddr(u64::MAX), &mut back),
-            Err(Fault {
-                at: Vaddr(u64::MAX)
-            })
-        );
+        assert_eq!(memory.read(Vaddr(0x4000), &mut back), Err(Fault { at: Vaddr(0x4000) }));
+        assert_eq!(memory.read(Vaddr(u64::MAX), &mut back), Err(Fault { at: Vaddr(u64::MAX) }));
     }
 
     #[test]
@@ -299,10 +270,7 @@ mod tests {
         assert_eq!(run.last, Vaddr(0x2fff));
         let rest = VaddrRange::from_size(Vaddr(0x3000), 0x1000).unwrap();
         assert!(memory.pin(rest, Access::Read).is_ok());
-        assert_eq!(
-            memory.pin(rest, Access::Write).unwrap_err().at,
-            Vaddr(0x3000)
-        );
+        assert_eq!(memory.pin(rest, Access::Write).unwrap_err().at, Vaddr(0x3000));
     }
 
     #[test]
@@ -310,8 +278,6 @@ mod tests {
         let memory = memory();
         let clash = VaddrRange::from_size(Vaddr(0), 0x1001).unwrap();
         assert!(memory.add(clash, true).is_err());
-        memory
-            .add(VaddrRange::from_size(Vaddr(0), 0x1000).unwrap(), true)
-            .unwrap();
+        memory.add(VaddrRange::from_size(Vaddr(0), 0x1000).unwrap(), true).unwrap();
     }
 }

@@ -29,28 +29,15 @@ pub struct Culprit {
 impl Culprit {
     /// Names the device behind `region`, which touches `range`.
     pub(crate) fn of(group: &Group, region: ReservedRegion, range: &IovaRange) -> Self {
-        let part = region
-            .range()
-            .and_then(|whole| whole.intersection(range))
-            .unwrap_or(*range);
-        let device = group
-            .device_reserving(region.kind, &part)
-            .unwrap_or_default();
-        Self {
-            region,
-            group: group.id,
-            device: device.to_owned(),
-        }
+        let part = region.range().and_then(|whole| whole.intersection(range)).unwrap_or(*range);
+        let device = group.device_reserving(region.kind, &part).unwrap_or_default();
+        Self { region, group: group.id, device: device.to_owned() }
     }
 }
 
 impl fmt::Display for Culprit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            region,
-            group,
-            device,
-        } = self;
+        let Self { region, group, device } = self;
         write!(f, "the {region} of group {group} ({device})")
     }
 }
@@ -79,11 +66,7 @@ impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reserved(culprit) => write!(f, "touches {culprit}"),
-            Self::Aperture {
-                aperture,
-                driver,
-                group,
-            } => {
+            Self::Aperture { aperture, driver, group } => {
                 write!(
                     f,
                     "reaches outside {aperture}, all that the {driver} of group {group} translates"
@@ -110,22 +93,14 @@ pub struct NotValid {
 
 impl fmt::Display for NotValid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            iova,
-            obstacles,
-            nearest,
-        } = self;
+        let Self { iova, obstacles, nearest } = self;
         write!(f, "iova {iova}")?;
         for (index, obstacle) in obstacles.iter().enumerate() {
             write!(f, "{}{obstacle}", if index == 0 { " " } else { ", and " })?;
         }
         match nearest {
             Some(range) => {
-                write!(
-                    f,
-                    "; nearest free range of this size starts at {}",
-                    range.first()
-                )
+                write!(f, "; nearest free range of this size starts at {}", range.first())
             }
             None => f.write_str("; no range of this size is free"),
         }
@@ -135,11 +110,7 @@ impl fmt::Display for NotValid {
 impl Type1 {
     /// Explains why `iova` is not in the valid list.
     pub(crate) fn explain(&self, iova: IovaRange) -> NotValid {
-        NotValid {
-            iova,
-            obstacles: self.obstacles(&iova),
-            nearest: self.nearest_free(&iova),
-        }
+        NotValid { iova, obstacles: self.obstacles(&iova), nearest: self.nearest_free(&iova) }
     }
 
     fn obstacles(&self, iova: &IovaRange) -> Vec<Obstacle> {
@@ -177,15 +148,10 @@ impl Type1 {
     pub(crate) fn nearest_free(&self, wanted: &IovaRange) -> Option<IovaRange> {
         let page = self.page();
         let everything = [IovaRange::full()];
-        let valid = if self.iova_list.is_empty() {
-            &everything[..]
-        } else {
-            self.iova_list.ranges()
-        };
+        let valid =
+            if self.iova_list.is_empty() { &everything[..] } else { self.iova_list.ranges() };
         let split = valid.partition_point(|range| range.last() < wanted.first());
-        let above = valid[split..]
-            .iter()
-            .find_map(|range| self.lowest_fit(range, wanted, page));
+        let above = valid[split..].iter().find_map(|range| self.lowest_fit(range, wanted, page));
         // A valid range may lie on both sides of the wanted start.
         let below = valid[..(split + 1).min(valid.len())]
             .iter()
@@ -219,13 +185,11 @@ impl Type1 {
         page: PageSize,
     ) -> Option<IovaRange> {
         let from = valid.last().min(wanted.last());
-        self.mappings
-            .gaps_down(from, valid.first())
-            .find_map(|gap| {
-                let first = gap.last().0.checked_sub(wanted.span())?;
-                let first = first & !(page.bytes() - 1);
-                let fit = IovaRange::new(Iova(first), Iova(first + wanted.span()))?;
-                gap.contains_range(&fit).then_some(fit)
-            })
+        self.mappings.gaps_down(from, valid.first()).find_map(|gap| {
+            let first = gap.last().0.checked_sub(wanted.span())?;
+            let first = first & !(page.bytes() - 1);
+            let fit = IovaRange::new(Iova(first), Iova(first + wanted.span()))?;
+            gap.contains_range(&fit).then_some(fit)
+        })
     }
 }

@@ -19,9 +19,7 @@ impl PageSize {
 
     /// The page of `bytes` bytes; `None` unless that is a power of two.
     pub fn new(bytes: u64) -> Option<Self> {
-        bytes.is_power_of_two().then(|| Self {
-            shift: bytes.trailing_zeros(),
-        })
+        bytes.is_power_of_two().then(|| Self { shift: bytes.trailing_zeros() })
     }
 
     /// The size in bytes.
@@ -59,9 +57,7 @@ pub struct PageSizes(pub u64);
 impl PageSizes {
     /// The smallest size in the bitmap: what mappings must be aligned to.
     pub fn smallest(self) -> Option<PageSize> {
-        (self.0 != 0).then(|| PageSize {
-            shift: self.0.trailing_zeros(),
-        })
+        (self.0 != 0).then(|| PageSize { shift: self.0.trailing_zeros() })
     }
 
     /// The sizes that a container reports for domains with these bitmaps, on a CPU with pages of
@@ -117,10 +113,7 @@ mod tests {
 
     #[test]
     fn a_larger_iommu_page_stays() {
-        assert_eq!(
-            PageSizes(common(&[0x2001_0000])).smallest(),
-            Some(PageSize::P64K)
-        );
+        assert_eq!(PageSizes(common(&[0x2001_0000])).smallest(), Some(PageSize::P64K));
         assert_eq!(PageSizes(0).smallest(), None);
     }
 }

@@ -94,9 +94,6 @@ pub(crate) fn pin_only(
 ) -> Result<u64, PinError> {
     pin_range(process, pages, access, charge, |_| Ok(())).map_err(|error| match error {
         EnterError::Pin(error) => error,
-        EnterError::Iommu(errno) => PinError::Fault(PinFault {
-            at: pages.first(),
-            errno,
-        }),
+        EnterError::Iommu(errno) => PinError::Fault(PinFault { at: pages.first(), errno }),
     })
 }

@@ -93,11 +93,9 @@ impl Process {
 
     /// Takes pages off the account, as [`Self::lock_pages`] put them on it.
     pub fn unlock_pages(&self, pages: u64) {
-        let _ = self
-            .locked
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |locked| {
-                Some(locked.saturating_sub(pages))
-            });
+        let _ = self.locked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |locked| {
+            Some(locked.saturating_sub(pages))
+        });
     }
 
     /// Ends the process. Its mappings live on in their containers, but can no longer be pinned or
@@ -123,11 +121,7 @@ impl Process {
         if exempt || locked.saturating_add(wanted) <= limit {
             return Ok(());
         }
-        Err(OverMemlock {
-            locked,
-            wanted,
-            limit,
-        })
+        Err(OverMemlock { locked, wanted, limit })
     }
 
     /// Takes a mapping's pages off the account, if there still is one.

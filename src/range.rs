@@ -47,22 +47,14 @@ impl<A: Address> AddrRange<A> {
     /// The range of `size` bytes that starts at `first`. A range may end at 2^64 - 1.
     pub fn from_size(first: A, size: u64) -> Result<Self, RangeError> {
         let span = size.checked_sub(1).ok_or(RangeError::Empty)?;
-        let last = first.raw().checked_add(span).ok_or(RangeError::Wraps {
-            first: first.raw(),
-            size,
-        })?;
-        Ok(Self {
-            first,
-            last: A::from_raw(last),
-        })
+        let last =
+            first.raw().checked_add(span).ok_or(RangeError::Wraps { first: first.raw(), size })?;
+        Ok(Self { first, last: A::from_raw(last) })
     }
 
     /// All 2^64 addresses.
     pub fn full() -> Self {
-        Self {
-            first: A::from_raw(0),
-            last: A::from_raw(u64::MAX),
-        }
+        Self { first: A::from_raw(0), last: A::from_raw(u64::MAX) }
     }
 
     /// The lowest address, included.

@@ -32,13 +32,8 @@ pub enum RegionKind {
 
 impl RegionKind {
     /// Every kind, in the kernel's order.
-    pub const ALL: [Self; 5] = [
-        Self::Direct,
-        Self::DirectRelaxable,
-        Self::Reserved,
-        Self::Msi,
-        Self::SoftwareMsi,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Direct, Self::DirectRelaxable, Self::Reserved, Self::Msi, Self::SoftwareMsi];
 }
 
 impl fmt::Display for RegionKind {
@@ -71,11 +66,7 @@ pub struct ReservedRegion {
 impl ReservedRegion {
     /// The region `first..=last`.
     pub fn new(first: u64, last: u64, kind: RegionKind) -> Self {
-        Self {
-            first: Iova(first),
-            last: Iova(last),
-            kind,
-        }
+        Self { first: Iova(first), last: Iova(last), kind }
     }
 
     /// The region of `length` bytes from `first`; a length of zero gives `last = first - 1`.
@@ -161,11 +152,7 @@ impl RegionList {
         let comes_before = |old: &ReservedRegion| {
             new.first < old.first || (new.first == old.first && new.kind <= old.kind)
         };
-        let at = self
-            .regions
-            .iter()
-            .position(comes_before)
-            .unwrap_or(self.regions.len());
+        let at = self.regions.iter().position(comes_before).unwrap_or(self.regions.len());
         self.regions.insert(at, new);
         self.absorb_neighbours(new.kind);
     }
@@ -203,8 +190,7 @@ impl RegionList {
             new.last = new.last.max(old.last);
         }
         let behind = self.regions.iter().position(|old| new.last < old.first);
-        self.regions
-            .insert(behind.unwrap_or(self.regions.len()), new);
+        self.regions.insert(behind.unwrap_or(self.regions.len()), new);
     }
 
     fn position_overlapping(&self, new: &ReservedRegion) -> Option<usize> {
@@ -229,9 +215,7 @@ mod tests {
     use RegionKind::{Direct, DirectRelaxable, Msi, Reserved};
 
     fn merge(regions: &[(u64, u64, RegionKind)], rule: MergeRule) -> Vec<(u64, u64, RegionKind)> {
-        let regions = regions
-            .iter()
-            .map(|&(a, b, kind)| ReservedRegion::new(a, b, kind));
+        let regions = regions.iter().map(|&(a, b, kind)| ReservedRegion::new(a, b, kind));
         let list = RegionList::merged(regions, rule);
         list.iter().map(|r| (r.first.0, r.last.0, r.kind)).collect()
     }
@@ -243,10 +227,7 @@ mod tests {
     #[test]
     fn regions_of_one_kind_merge_when_they_touch() {
         assert_eq!(sorted(&[(8, 15, Msi), (0, 7, Msi)]), [(0, 15, Msi)]);
-        assert_eq!(
-            sorted(&[(9, 15, Msi), (0, 7, Msi)]),
-            [(0, 7, Msi), (9, 15, Msi)]
-        );
+        assert_eq!(sorted(&[(9, 15, Msi), (0, 7, Msi)]), [(0, 7, Msi), (9, 15, Msi)]);
     }
 
     #[test]
@@ -296,10 +277,7 @@ mod tests {
     #[test]
     fn the_old_rule_keeps_touching_regions_apart() {
         let old = MergeRule::InsertionOrder;
-        assert_eq!(
-            merge(&[(0, 7, Msi), (8, 15, Msi)], old),
-            [(0, 7, Msi), (8, 15, Msi)]
-        );
+        assert_eq!(merge(&[(0, 7, Msi), (8, 15, Msi)], old), [(0, 7, Msi), (8, 15, Msi)]);
         assert_eq!(merge(&[(0, 7, Msi), (4, 15, Msi)], old), [(0, 15, Msi)]);
         assert_eq!(merge(&[(0, 7, Msi), (2, 3, Msi)], old), [(0, 7, Msi)]);
     }
@@ -307,13 +285,7 @@ mod tests {
     #[test]
     fn the_old_rule_orders_overlapping_kinds_by_insertion() {
         let old = MergeRule::InsertionOrder;
-        assert_eq!(
-            merge(&[(4, 9, Msi), (0, 5, Direct)], old),
-            [(4, 9, Msi), (0, 5, Direct)]
-        );
-        assert_eq!(
-            merge(&[(4, 9, Msi), (0, 3, Direct)], old),
-            [(0, 3, Direct), (4, 9, Msi)]
-        );
+        assert_eq!(merge(&[(4, 9, Msi), (0, 5, Direct)], old), [(4, 9, Msi), (0, 5, Direct)]);
+        assert_eq!(merge(&[(4, 9, Msi), (0, 3, Direct)], old), [(0, 3, Direct), (4, 9, Msi)]);
     }
 }

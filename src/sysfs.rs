@@ -30,11 +30,7 @@ pub fn render(list: &RegionList, one_page: bool) -> String {
     for region in list {
         let (first, last) = (region.first.0, region.last.0);
         // Writing to a `String` cannot fail.
-        let _ = writeln!(
-            text,
-            "{first:#018x} {last:#018x} {}",
-            kind_name(region.kind)
-        );
+        let _ = writeln!(text, "{first:#018x} {last:#018x} {}", kind_name(region.kind));
     }
     if one_page {
         text.truncate(SYSFS_LIMIT);
@@ -70,11 +66,7 @@ pub fn parse(text: &str) -> Result<Vec<ReservedRegion>, SysfsError> {
 
 /// Parses one line, which must end with a newline; `number` is its number for errors.
 fn parse_line(line: &str, number: usize) -> Result<ReservedRegion, SysfsError> {
-    let mut cursor = Cursor {
-        rest: line,
-        line: number,
-        column: 1,
-    };
+    let mut cursor = Cursor { rest: line, line: number, column: 1 };
     let first = cursor.address()?;
     cursor.literal(" ", "one space")?;
     let last = cursor.address()?;
@@ -99,19 +91,11 @@ impl<'a> Cursor<'a> {
             Some(word) => format!("\"{}\"", word.escape_debug()),
             None => format!("\"{}\"", self.rest.escape_debug()),
         };
-        SysfsError {
-            line: self.line,
-            column: self.column,
-            expected,
-            found,
-        }
+        SysfsError { line: self.line, column: self.column, expected, found }
     }
 
     fn literal(&mut self, text: &str, expected: &'static str) -> Result<(), SysfsError> {
-        self.rest = self
-            .rest
-            .strip_prefix(text)
-            .ok_or_else(|| self.error(expected))?;
+        self.rest = self.rest.strip_prefix(text).ok_or_else(|| self.error(expected))?;
         self.column += text.chars().count();
         Ok(())
     }
@@ -119,14 +103,9 @@ impl<'a> Cursor<'a> {
     fn address(&mut self) -> Result<Iova, SysfsError> {
         const EXPECTED: &str = "an address such as 0x00000000fee00000";
         let wrong = self.error(EXPECTED);
-        let digits = self
-            .rest
-            .strip_prefix("0x")
-            .and_then(|digits| digits.get(..16));
+        let digits = self.rest.strip_prefix("0x").and_then(|digits| digits.get(..16));
         let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        let digits = digits
-            .filter(|digits| digits.bytes().all(is_digit))
-            .ok_or(wrong.clone())?;
+        let digits = digits.filter(|digits| digits.bytes().all(is_digit)).ok_or(wrong.clone())?;
         let value = u64::from_str_radix(digits, 16).map_err(|_| wrong)?;
         self.rest = &self.rest[2 + digits.len()..];
         self.column += 2 + digits.len();
@@ -135,14 +114,8 @@ impl<'a> Cursor<'a> {
 
     fn kind(&mut self) -> Result<RegionKind, SysfsError> {
         const EXPECTED: &str = "direct, direct-relaxable, reserved or msi";
-        let word = self
-            .rest
-            .split(char::is_whitespace)
-            .next()
-            .unwrap_or_default();
-        let kind = RegionKind::ALL
-            .into_iter()
-            .find(|&kind| kind_name(kind) == word);
+        let word = self.rest.split(char::is_whitespace).next().unwrap_or_default();
+        let kind = RegionKind::ALL.into_iter().find(|&kind| kind_name(kind) == word);
         let kind = kind.ok_or_else(|| self.error(EXPECTED))?;
         self.rest = &self.rest[word.len()..];
         self.column += word.len();

@@ -129,9 +129,7 @@ impl Type1 {
     }
 
     pub(crate) fn has_group(&self, id: GroupId) -> bool {
-        self.iommu_groups()
-            .chain(&self.emulated)
-            .any(|group| group.id == id)
+        self.iommu_groups().chain(&self.emulated).any(|group| group.id == id)
     }
 
     /// Whether anything may write any mapped page unseen: a group's device behind an IOMMU. Then
@@ -142,9 +140,7 @@ impl Type1 {
 
     /// `VFIO_DMA_CC_IOMMU`: whether all domains enforce coherency; with none, yes (spec 1.3).
     pub(crate) fn is_coherent(&self) -> bool {
-        self.domains
-            .iter()
-            .all(|domain| domain.iommu.enforces_coherency())
+        self.domains.iter().all(|domain| domain.iommu.enforces_coherency())
     }
 
     /// Takes a removed mapping off all accounts.
@@ -165,41 +161,18 @@ impl Type1 {
 
     /// The invariant that does not hold, if any.
     pub(crate) fn broken_invariant(&self) -> Option<&'static str> {
-        let invalid = self
-            .mappings
-            .iter()
-            .filter(|mapping| mapping.vaddr_invalid)
-            .count() as u64;
+        let invalid = self.mappings.iter().filter(|mapping| mapping.vaddr_invalid).count() as u64;
         let mapped = |mapping: &Mapping| mapping.iommu_mapped != self.domains.is_empty();
         let tracked = |mapping: &Mapping| {
-            mapping
-                .extra
-                .as_ref()
-                .is_some_and(|extra| extra.bitmap.is_some())
-                == self.tracking
+            mapping.extra.as_ref().is_some_and(|extra| extra.bitmap.is_some()) == self.tracking
         };
         let rules = [
-            (
-                invalid == self.invalid_vaddrs,
-                "lost process addresses are counted",
-            ),
-            (
-                self.mappings.iter().all(mapped),
-                "mappings are in the domains, if there are any",
-            ),
-            (
-                self.mappings.iter().all(tracked),
-                "a mapping has a bitmap while tracking is on",
-            ),
-            (
-                self.domains.iter().all(|d| !d.groups.is_empty()),
-                "each domain has a group",
-            ),
+            (invalid == self.invalid_vaddrs, "lost process addresses are counted"),
+            (self.mappings.iter().all(mapped), "mappings are in the domains, if there are any"),
+            (self.mappings.iter().all(tracked), "a mapping has a bitmap while tracking is on"),
+            (self.domains.iter().all(|d| !d.groups.is_empty()), "each domain has a group"),
         ];
-        let broken = rules
-            .into_iter()
-            .find(|(holds, _)| !holds)
-            .map(|(_, name)| name);
+        let broken = rules.into_iter().find(|(holds, _)| !holds).map(|(_, name)| name);
         broken
             .or_else(|| self.mappings.broken_invariant())
             .or_else(|| self.iova_list.broken_invariant())

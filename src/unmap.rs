@@ -43,39 +43,24 @@ impl UnmapDma {
 
     /// Removes the mappings in `size` bytes from `iova`.
     pub fn new(iova: u64, size: u64) -> Self {
-        Self {
-            iova: Iova(iova),
-            size,
-            flags: 0,
-            bitmap: UserBitmap::default(),
-        }
+        Self { iova: Iova(iova), size, flags: 0, bitmap: UserBitmap::default() }
     }
 
     /// Removes every mapping.
     pub fn all() -> Self {
-        Self {
-            flags: Self::ALL,
-            ..Self::new(0, 0)
-        }
+        Self { flags: Self::ALL, ..Self::new(0, 0) }
     }
 
     /// Takes process addresses away instead of removing the mappings.
     #[must_use]
     pub fn vaddr_only(self) -> Self {
-        Self {
-            flags: self.flags | Self::VADDR,
-            ..self
-        }
+        Self { flags: self.flags | Self::VADDR, ..self }
     }
 
     /// Reports dirty pages to the caller's `bitmap`.
     #[must_use]
     pub fn with_bitmap(self, bitmap: UserBitmap) -> Self {
-        Self {
-            flags: self.flags | Self::DIRTY_BITMAP,
-            bitmap,
-            ..self
-        }
+        Self { flags: self.flags | Self::DIRTY_BITMAP, bitmap, ..self }
     }
 }
 
@@ -242,17 +227,11 @@ impl Purpose {
             if flags != UnmapDma::DIRTY_BITMAP {
                 return Err(UnmapError::BitmapWithOther { flags });
             }
-            raw.bitmap
-                .check(raw.size, behaviours)
-                .map_err(UnmapError::Bitmap)?;
+            raw.bitmap.check(raw.size, behaviours).map_err(UnmapError::Bitmap)?;
             return Ok(Self::RemoveReporting(raw.bitmap));
         }
         let vaddr = flags & UnmapDma::VADDR != 0;
-        Ok(if vaddr {
-            Self::InvalidateVaddr
-        } else {
-            Self::Remove
-        })
+        Ok(if vaddr { Self::InvalidateVaddr } else { Self::Remove })
     }
 }
 
@@ -290,11 +269,7 @@ impl Type1 {
         if let Purpose::RemoveReporting(bitmap) = &purpose {
             self.check_bitmap_page(bitmap).map_err(UnmapError::Bitmap)?;
         }
-        Ok(Request {
-            range,
-            all,
-            purpose,
-        })
+        Ok(Request { range, all, purpose })
     }
 
     fn unmap_range(
@@ -309,9 +284,7 @@ impl Type1 {
         }
         if all {
             let plain = iova.0 == 0 && size == 0;
-            return plain
-                .then(IovaRange::full)
-                .ok_or(UnmapError::AllWithRange { iova, size });
+            return plain.then(IovaRange::full).ok_or(UnmapError::AllWithRange { iova, size });
         }
         if !page.is_aligned(size) {
             return Err(UnmapError::MisalignedSize { size, page });
@@ -332,32 +305,23 @@ impl Type1 {
             return Ok(());
         }
         match self.mappings.cut_by(&request.range) {
-            Some((mapping, at)) => Err(UnmapError::Cuts {
-                iova: request.range,
-                mapping: mapping.iova,
-                at,
-            }),
+            Some((mapping, at)) => {
+                Err(UnmapError::Cuts { iova: request.range, mapping: mapping.iova, at })
+            }
             None => Ok(()),
         }
     }
 
     /// Takes the process address of each mapping in the range away, or of none (spec 6.3).
     fn invalidate_vaddrs(&mut self, request: &Request) -> Result<u64, UnmapError> {
-        let first = self
-            .next_to_unmap(request)
-            .map(|mapping| mapping.iova.first());
+        let first = self.next_to_unmap(request).map(|mapping| mapping.iova.first());
         let Some(range) = first.and_then(|first| IovaRange::new(first, request.range.last()))
         else {
             return Ok(0);
         };
-        let lost = self
-            .mappings
-            .overlapping(&range)
-            .find(|mapping| mapping.vaddr_invalid);
+        let lost = self.mappings.overlapping(&range).find(|mapping| mapping.vaddr_invalid);
         if let Some(mapping) = lost {
-            return Err(UnmapError::AlreadyInvalid {
-                mapping: mapping.iova,
-            });
+            return Err(UnmapError::AlreadyInvalid { mapping: mapping.iova });
         }
         let mut bytes: u64 = 0;
         for mapping in self.mappings.starting_in_mut(&range) {
@@ -394,20 +358,13 @@ impl Type1 {
                 break;
             }
             if mapping.has_pins() {
-                return Ok(Unmapped::Notify {
-                    mapping: mapping.iova,
-                    removed,
-                });
+                return Ok(Unmapped::Notify { mapping: mapping.iova, removed });
             }
             let (iova, bytes) = (mapping.iova, mapping.bytes());
             if let Some(bitmap) = bitmap {
                 let memory = caller.memory();
                 self.report_mapping(iova.first(), base, &bitmap, memory)
-                    .map_err(|fault| UnmapError::BitmapFault {
-                        mapping: iova,
-                        fault,
-                        removed,
-                    })?;
+                    .map_err(|fault| UnmapError::BitmapFault { mapping: iova, fault, removed })?;
             }
             if let Some(mapping) = self.mappings.remove(iova.first()) {
                 self.release(&mapping);

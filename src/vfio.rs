@@ -103,9 +103,7 @@ impl Vfio {
             noiommu: AtomicBool::new(false),
             dma_entry_limit: AtomicU32::new(DEFAULT_DMA_ENTRY_LIMIT),
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The kernel that is imitated.
@@ -115,16 +113,12 @@ impl Vfio {
 
     /// Sets `vfio_iommu_type1.allow_unsafe_interrupts`: groups without isolated MSIs may attach.
     pub fn set_allow_unsafe_interrupts(&self, allow: bool) {
-        self.shared
-            .allow_unsafe_interrupts
-            .store(allow, Ordering::Relaxed);
+        self.shared.allow_unsafe_interrupts.store(allow, Ordering::Relaxed);
     }
 
     /// Sets `vfio_iommu_type1.dma_entry_limit`, for containers that get their driver afterwards.
     pub fn set_dma_entry_limit(&self, mappings: u32) {
-        self.shared
-            .dma_entry_limit
-            .store(mappings, Ordering::Relaxed);
+        self.shared.dma_entry_limit.store(mappings, Ordering::Relaxed);
     }
 
     /// Sets `vfio.enable_unsafe_noiommu_mode`, which noiommu containers need.
@@ -146,9 +140,7 @@ impl Vfio {
         let known = self.shared.groups.get(&group);
         let has_node =
             |known: &&Arc<Group>| known.devices.iter().any(|d| d.binding == Binding::Vfio);
-        let known = known
-            .filter(has_node)
-            .ok_or(OpenGroupError::NoNode { group })?;
+        let known = known.filter(has_node).ok_or(OpenGroupError::NoNode { group })?;
         if known.is_noiommu() && !caller.cap_sys_rawio() {
             return Err(OpenGroupError::NeedsRawIo { group });
         }
@@ -165,28 +157,19 @@ impl Vfio {
 
     /// The group that `device` is in.
     pub fn group_of(&self, device: &str) -> Option<GroupId> {
-        self.shared
-            .groups
-            .values()
-            .find(|group| group.has_device(device))
-            .map(|group| group.id)
+        self.shared.groups.values().find(|group| group.has_device(device)).map(|group| group.id)
     }
 
     /// A group's reserved regions, merged as the kernel does; none for an unknown group.
     pub fn merged_regions(&self, group: GroupId) -> Vec<ReservedRegion> {
         let group = self.shared.groups.get(&group);
-        group
-            .map(|group| group.regions.as_slice().to_vec())
-            .unwrap_or_default()
+        group.map(|group| group.regions.as_slice().to_vec()).unwrap_or_default()
     }
 
     /// The text of a group's `reserved_regions` in sysfs; `None` for an unknown group.
     pub fn reserved_regions(&self, group: GroupId) -> Option<String> {
         let one_page = self.kernel().behaviours().sysfs_one_page;
-        self.shared
-            .groups
-            .get(&group)
-            .map(|group| sysfs::render(&group.regions, one_page))
+        self.shared.groups.get(&group).map(|group| sysfs::render(&group.regions, one_page))
     }
 }
 

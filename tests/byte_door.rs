@@ -20,18 +20,9 @@ const CANARY: u8 = 0xa5;
 
 /// A rig whose process can pass arguments.
 fn rig(kernel: Kernel) -> (Rig, Arc<ModelMemory>) {
-    let mut rig = Rig::new(
-        kernel,
-        Extension::TYPE1V2,
-        vec![group(&vtd(48), 1, vec![msi()])],
-    );
+    let mut rig = Rig::new(kernel, Extension::TYPE1V2, vec![group(&vtd(48), 1, vec![msi()])]);
     let memory = common::memory();
-    memory
-        .add(
-            VaddrRange::from_size(Vaddr(END - 0x1000), 0x1000).unwrap(),
-            true,
-        )
-        .unwrap();
+    memory.add(VaddrRange::from_size(Vaddr(END - 0x1000), 0x1000).unwrap(), true).unwrap();
     rig.process = Process::new(Arc::clone(&memory) as Arc<_>);
     (rig, memory)
 }
@@ -76,19 +67,11 @@ fn get_info_writes_what_each_kernel_writes_for_every_argsz() {
         };
         for argsz in 0..=needed + 1 {
             let before = with_argsz(argsz, needed + 8);
-            let (result, after) = ioctl(
-                &rig.container,
-                &rig.process,
-                command::IOMMU_GET_INFO,
-                &before,
-            );
+            let (result, after) =
+                ioctl(&rig.container, &rig.process, command::IOMMU_GET_INFO, &before);
             let errno = result.map_err(|error| error.errno(&kernel));
             if argsz < 16 {
-                assert_eq!(
-                    (errno, after),
-                    (Err(Errno::EINVAL), before),
-                    "{kernel}, {argsz}"
-                );
+                assert_eq!((errno, after), (Err(Errno::EINVAL), before), "{kernel}, {argsz}");
                 continue;
             }
             assert_eq!(errno, Ok(0), "{kernel}, {argsz}");
@@ -111,17 +94,9 @@ fn get_info_writes_what_each_kernel_writes_for_every_argsz() {
                 assert_eq!(u32_at(&after, 0) as usize, argsz, "{kernel}, {argsz}");
             }
             let written = if chain && fits { needed } else { header };
-            assert_eq!(
-                &after[written..],
-                &before[written..],
-                "{kernel}, {argsz}: canaries"
-            );
+            assert_eq!(&after[written..], &before[written..], "{kernel}, {argsz}: canaries");
             if chain && header < 24 && fits {
-                assert_eq!(
-                    &after[20..24],
-                    [CANARY; 4],
-                    "{kernel}, {argsz}: never written"
-                );
+                assert_eq!(&after[20..24], [CANARY; 4], "{kernel}, {argsz}: never written");
             }
         }
     }
@@ -133,9 +108,8 @@ fn ranges_in(bytes: &[u8]) -> Vec<(u64, u64)> {
     while offset != 0 {
         if u32_at(bytes, offset) == 1 | 1 << 16 {
             let count = u32_at(bytes, offset + 8) as usize;
-            let words = bytes[offset + 16..]
-                .chunks(8)
-                .map(|c| u64::from_le_bytes(c.try_into().unwrap()));
+            let words =
+                bytes[offset + 16..].chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap()));
             let words: Vec<u64> = words.take(2 * count).collect();
             return words.chunks(2).map(|pair| (pair[0], pair[1])).collect();
         }
@@ -149,17 +123,8 @@ fn the_chain_leads_to_the_typed_ranges() {
     for kernel in [Kernel::SERIES_2018_V6, Kernel::V5_10, Kernel::V6_12] {
         let (rig, _) = rig(kernel);
         let bytes = with_argsz(256, 256);
-        let (_, after) = ioctl(
-            &rig.container,
-            &rig.process,
-            command::IOMMU_GET_INFO,
-            &bytes,
-        );
-        let typed: Vec<_> = rig
-            .valid()
-            .iter()
-            .map(|r| (r.first().0, r.last().0))
-            .collect();
+        let (_, after) = ioctl(&rig.container, &rig.process, command::IOMMU_GET_INFO, &bytes);
+        let typed: Vec<_> = rig.valid().iter().map(|r| (r.first().0, r.last().0)).collect();
         assert_eq!(ranges_in(&after), typed, "{kernel}");
         assert_eq!(typed.len(), 2);
     }
@@ -179,21 +144,13 @@ fn arguments_that_end_early_fault_and_short_argsz_is_refused() {
             let bytes = with_argsz(minimum, length);
             let (result, after) = ioctl(&rig.container, &rig.process, command, &bytes);
             let errno = result.map_err(|error| error.errno(&Kernel::NEWEST));
-            assert_eq!(
-                (errno, after),
-                (Err(Errno::EFAULT), bytes),
-                "{command:#x}, {length}"
-            );
+            assert_eq!((errno, after), (Err(Errno::EFAULT), bytes), "{command:#x}, {length}");
         }
         for argsz in 0..minimum {
             let bytes = with_argsz(argsz, 64);
             let (result, after) = ioctl(&rig.container, &rig.process, command, &bytes);
             let errno = result.map_err(|error| error.errno(&Kernel::NEWEST));
-            assert_eq!(
-                (errno, after),
-                (Err(Errno::EINVAL), bytes),
-                "{command:#x}, {argsz}"
-            );
+            assert_eq!((errno, after), (Err(Errno::EINVAL), bytes), "{command:#x}, {argsz}");
         }
     }
 }
@@ -216,11 +173,7 @@ fn every_flag_bit_alone_is_known_or_refused() {
                 2 if kernel.behaviours().update_vaddr => Err(Errno::ENOENT),
                 _ => Err(Errno::EINVAL),
             };
-            assert_eq!(
-                result.map_err(|error| error.errno(&kernel)),
-                expected,
-                "{kernel}, {bit}"
-            );
+            assert_eq!(result.map_err(|error| error.errno(&kernel)), expected, "{kernel}, {bit}");
         }
     }
 }
@@ -237,21 +190,14 @@ fn unmap_tells_how_much_and_faults_only_after_it_is_done() {
     bytes[4..8].fill(0);
     bytes[8..16].copy_from_slice(&0u64.to_le_bytes());
     bytes[16..24].copy_from_slice(&0x10_0000u64.to_le_bytes());
-    let (result, after) = ioctl(
-        &rig.container,
-        &rig.process,
-        command::IOMMU_UNMAP_DMA,
-        &bytes,
-    );
+    let (result, after) = ioctl(&rig.container, &rig.process, command::IOMMU_UNMAP_DMA, &bytes);
     assert_eq!(result, Ok(0));
     assert_eq!(after[16..24], 0x2000u64.to_le_bytes());
 
     map();
     memory.poke(Vaddr(common::ROM), &bytes).unwrap();
-    let error = rig
-        .container
-        .ioctl(&rig.process, command::IOMMU_UNMAP_DMA, common::ROM)
-        .unwrap_err();
+    let error =
+        rig.container.ioctl(&rig.process, command::IOMMU_UNMAP_DMA, common::ROM).unwrap_err();
     assert_eq!(error.errno(&Kernel::NEWEST), Errno::EFAULT);
     assert_eq!(rig.mapped(), [], "the unmap has happened");
 }
@@ -260,26 +206,17 @@ fn unmap_tells_how_much_and_faults_only_after_it_is_done() {
 fn commands_are_dispatched_by_state() {
     let (rig, _) = rig(Kernel::NEWEST);
     let errno = |container: &Container, command| {
-        container
-            .ioctl(&rig.process, command, 0)
-            .map_err(|error| error.errno(&Kernel::NEWEST))
+        container.ioctl(&rig.process, command, 0).map_err(|error| error.errno(&Kernel::NEWEST))
     };
     let empty = rig.vfio.open_container();
     for command in [0x3b70, 0x3b71, 0x3b73, 0x5401, 0x3b67] {
         assert_eq!(errno(&empty, command), Err(Errno::EINVAL), "{command:#x}");
     }
     for command in [0x3b73, 0x3b74, 0x5401, 0x3b67, 0xc000_3b70] {
-        assert_eq!(
-            errno(&rig.container, command),
-            Err(Errno::ENOTTY),
-            "{command:#x}"
-        );
+        assert_eq!(errno(&rig.container, command), Err(Errno::ENOTTY), "{command:#x}");
     }
     assert_eq!(errno(&empty, command::GET_API_VERSION), Ok(0));
-    let extension = |id| {
-        rig.container
-            .ioctl(&rig.process, command::CHECK_EXTENSION, id)
-    };
+    let extension = |id| rig.container.ioctl(&rig.process, command::CHECK_EXTENSION, id);
     assert_eq!((extension(1), extension(1 << 32 | 1)), (Ok(1), Ok(0)));
 }
 
@@ -301,23 +238,14 @@ fn a_group_answers_and_opens_devices_by_bytes() {
     assert!(matches!(reply, Ok(GroupReply::Value(0))));
     assert_eq!(after, [8, 0, 0, 0, 3, 0, 0, 0]);
     let (reply, _) = call(command::GROUP_GET_DEVICE_FD, b"0000:00:01.0\0");
-    let Ok(GroupReply::Device(device)) = reply else {
-        panic!("{reply:?}")
-    };
+    let Ok(GroupReply::Device(device)) = reply else { panic!("{reply:?}") };
     assert_eq!(device.name(), "0000:00:01.0");
     let errno = |bytes: &[u8]| call(command::GROUP_GET_DEVICE_FD, bytes).0.unwrap_err();
-    assert_eq!(
-        errno(b"0000:00:01.0"),
-        Errno::EFAULT,
-        "no NUL before the end of memory"
-    );
+    assert_eq!(errno(b"0000:00:01.0"), Errno::EFAULT, "no NUL before the end of memory");
     assert_eq!(errno(b"0000:00:01.0 vf_token=1\0"), Errno::EINVAL);
     assert_eq!(errno(b"\xff\0"), Errno::ENODEV);
     assert_eq!(errno(&[b'a'; 4096]), Errno::EINVAL);
-    assert_eq!(
-        call(command::IOMMU_GET_INFO, &[]).0.unwrap_err(),
-        Errno::ENOTTY
-    );
+    assert_eq!(call(command::IOMMU_GET_INFO, &[]).0.unwrap_err(), Errno::ENOTTY);
 }
 
 #[test]
@@ -325,9 +253,6 @@ fn other_file_operations_are_refused() {
     let errno = |kernel, operation| container_file_errno(&kernel, operation);
     assert_eq!(errno(Kernel::V5_10, FileOperation::Mmap), Errno::EINVAL);
     assert_eq!(errno(Kernel::V6_1, FileOperation::Mmap), Errno::ENODEV);
-    assert_eq!(
-        errno(Kernel::V6_1, FileOperation::ReadOrWrite),
-        Errno::EINVAL
-    );
+    assert_eq!(errno(Kernel::V6_1, FileOperation::ReadOrWrite), Errno::EINVAL);
     assert_eq!(errno(Kernel::V6_1, FileOperation::Seek), Errno::ESPIPE);
 }

@@ -19,10 +19,7 @@ fn rig(kernel: Kernel) -> Rig {
 
 /// A device whose driver lets go of everything it is asked for.
 fn device(rig: &Rig) -> Arc<OpenDevice> {
-    let index = rig
-        .groups
-        .iter()
-        .position(|group| group.id() == vfio_type1::GroupId::Numbered(5));
+    let index = rig.groups.iter().position(|group| group.id() == vfio_type1::GroupId::Numbered(5));
     let group = &rig.groups[index.unwrap()];
     Arc::new_cyclic(|this: &Weak<OpenDevice>| {
         let device = group.open_device(&device_name(5), &rig.process).unwrap();
@@ -45,10 +42,7 @@ fn with_emulated_groups_alone_nothing_is_checked_or_pinned() {
     assert_eq!(rig.valid(), []);
     assert!(rig.container.check_extension(Extension::DMA_CC));
     assert!(!rig.container.check_extension(Extension::UPDATE_VADDR));
-    let refused = rig
-        .container
-        .unmap(&rig.process, &UnmapDma::all().vaddr_only())
-        .unwrap_err();
+    let refused = rig.container.unmap(&rig.process, &UnmapDma::all().vaddr_only()).unwrap_err();
     assert_eq!(refused.errno(&Kernel::V7_3), Errno::EBUSY);
 }
 
@@ -57,17 +51,11 @@ fn pins_are_counted_and_charged_once() {
     let rig = rig(Kernel::V7_3);
     let device = device(&rig);
     rig.map(0x10_0000, 0x4000).unwrap();
-    device
-        .pin_pages(Iova(0x10_1000), 2, Access::ReadWrite)
-        .unwrap();
+    device.pin_pages(Iova(0x10_1000), 2, Access::ReadWrite).unwrap();
     device.pin_pages(Iova(0x10_2000), 2, Access::Read).unwrap();
     assert_eq!(rig.process.locked_pages(), 3);
     device.unpin_pages(Iova(0x10_1000), 2);
-    assert_eq!(
-        rig.process.locked_pages(),
-        2,
-        "the page pinned twice is still pinned"
-    );
+    assert_eq!(rig.process.locked_pages(), 2, "the page pinned twice is still pinned");
     device.unpin_pages(Iova(0x10_2000), 2);
     assert_eq!(rig.process.locked_pages(), 0);
 }
@@ -80,10 +68,7 @@ fn refusals_pin_nothing() {
     let read_only = MapDma::new(0x20_0000, ROM, 0x1000, Access::Read);
     rig.container.map(&rig.process, &read_only).unwrap();
     let pin = |iova, pages, access| {
-        device
-            .pin_pages(Iova(iova), pages, access)
-            .unwrap_err()
-            .errno(&Kernel::V7_3)
+        device.pin_pages(Iova(iova), pages, access).unwrap_err().errno(&Kernel::V7_3)
     };
     assert_eq!(pin(0x10_0000, 0, Access::Read), Errno::EINVAL);
     assert_eq!(pin(0x10_0000, 513, Access::Read), Errno::E2BIG);
@@ -104,10 +89,7 @@ fn unmapping_tells_the_device_first() {
     let device = device(&rig);
     rig.map(0x10_0000, 0x4000).unwrap();
     device.pin_pages(Iova(0x10_1000), 1, Access::Read).unwrap();
-    assert_eq!(
-        rig.container.unmap(&rig.process, &UnmapDma::all()),
-        Ok(0x4000)
-    );
+    assert_eq!(rig.container.unmap(&rig.process, &UnmapDma::all()), Ok(0x4000));
     assert_eq!(rig.process.locked_pages(), 0);
 }
 
@@ -115,26 +97,16 @@ fn unmapping_tells_the_device_first() {
 fn a_driver_that_does_not_let_go_is_told_ten_times() {
     let rig = rig(Kernel::V7_3);
     let told = Arc::new(AtomicU32::new(0));
-    let device = rig.groups[0]
-        .open_device(&device_name(5), &rig.process)
-        .unwrap();
+    let device = rig.groups[0].open_device(&device_name(5), &rig.process).unwrap();
     let count = Arc::clone(&told);
     device.on_unmap(move |_| {
         count.fetch_add(1, Ordering::Relaxed);
     });
     rig.map(0x10_0000, 0x1000).unwrap();
     device.pin_pages(Iova(0x10_0000), 1, Access::Read).unwrap();
-    let error = rig
-        .container
-        .unmap(&rig.process, &UnmapDma::all())
-        .unwrap_err();
+    let error = rig.container.unmap(&rig.process, &UnmapDma::all()).unwrap_err();
     assert_eq!(told.load(Ordering::Relaxed), 10);
-    assert!(
-        error
-            .to_string()
-            .contains("its unmap callback must unpin them"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("its unmap callback must unpin them"), "{error}");
     assert_eq!(rig.mapped().len(), 1);
 }
 
@@ -147,10 +119,7 @@ fn copies_cross_mappings_and_need_permissions() {
     rig.container.map(&rig.process, &next).unwrap();
     device.dma_write(Iova(0x10_0ffe), &[1, 2, 3, 4]).unwrap();
     let mut bytes = [0; 2];
-    rig.process
-        .memory()
-        .read(Vaddr(RAM + 0x8000), &mut bytes)
-        .unwrap();
+    rig.process.memory().read(Vaddr(RAM + 0x8000), &mut bytes).unwrap();
     assert_eq!(bytes, [3, 4]);
     let mut back = [0; 4];
     device.dma_read(Iova(0x10_0ffe), &mut back).unwrap();
@@ -160,19 +129,10 @@ fn copies_cross_mappings_and_need_permissions() {
     rig.container.map(&rig.process, &write_only).unwrap();
     let errno = |error: vfio_type1::DmaRwError| error.errno(&Kernel::V7_3);
     // Any access needs READ (spec 7.6).
-    assert_eq!(
-        errno(device.dma_write(Iova(0x20_0000), &[1]).unwrap_err()),
-        Errno::EPERM
-    );
-    assert_eq!(
-        errno(device.dma_read(Iova(0x30_0000), &mut back).unwrap_err()),
-        Errno::EINVAL
-    );
+    assert_eq!(errno(device.dma_write(Iova(0x20_0000), &[1]).unwrap_err()), Errno::EPERM);
+    assert_eq!(errno(device.dma_read(Iova(0x30_0000), &mut back).unwrap_err()), Errno::EINVAL);
     rig.process.exit();
-    assert_eq!(
-        errno(device.dma_read(Iova(0x10_0000), &mut back).unwrap_err()),
-        Errno::EPERM
-    );
+    assert_eq!(errno(device.dma_read(Iova(0x10_0000), &mut back).unwrap_err()), Errno::EPERM);
 }
 
 #[test]
@@ -180,33 +140,19 @@ fn only_pinned_and_written_pages_are_dirty() {
     let rig = rig(Kernel::V7_3);
     let device = device(&rig);
     rig.map(0x10_0000, 0x8000).unwrap();
-    rig.container
-        .dirty_pages(&rig.process, &DirtyPages::Start)
-        .unwrap();
+    rig.container.dirty_pages(&rig.process, &DirtyPages::Start).unwrap();
     device.pin_pages(Iova(0x10_1000), 1, Access::Read).unwrap();
     device.dma_write(Iova(0x10_3fff), &[0, 0]).unwrap();
     let dirty = || {
-        let bitmap = UserBitmap {
-            page_size: 0x1000,
-            bytes: 8,
-            data: Vaddr(RAM + 0x10_0000),
-        };
-        let get = DirtyPages::GetBitmap {
-            iova: Iova(0x10_0000),
-            size: 0x8000,
-            bitmap,
-        };
+        let bitmap = UserBitmap { page_size: 0x1000, bytes: 8, data: Vaddr(RAM + 0x10_0000) };
+        let get = DirtyPages::GetBitmap { iova: Iova(0x10_0000), size: 0x8000, bitmap };
         rig.container.dirty_pages(&rig.process, &get).unwrap();
         let mut bytes = [0; 8];
         rig.process.memory().read(bitmap.data, &mut bytes).unwrap();
         u64::from_le_bytes(bytes)
     };
     assert_eq!(dirty(), 0b1_1010);
-    assert_eq!(
-        dirty(),
-        0b0_0010,
-        "the pinned page may be written at any time"
-    );
+    assert_eq!(dirty(), 0b0_0010, "the pinned page may be written at any time");
 }
 
 #[test]
@@ -223,21 +169,11 @@ fn an_iommu_group_that_joins_pins_what_is_mapped() {
     let bad = MapDma::new(0x20_0000, 0x1000, 0x1000, Access::Read);
     rig.container.map(&rig.process, &bad).unwrap();
     assert_eq!(join().unwrap_err().errno(&Kernel::V7_3), Errno::EFAULT);
-    assert_eq!(
-        rig.process.locked_pages(),
-        1,
-        "nothing of the attempt stays"
-    );
-    rig.container
-        .unmap(&rig.process, &UnmapDma::new(0x20_0000, 0x1000))
-        .unwrap();
+    assert_eq!(rig.process.locked_pages(), 1, "nothing of the attempt stays");
+    rig.container.unmap(&rig.process, &UnmapDma::new(0x20_0000, 0x1000)).unwrap();
 
     join().unwrap();
-    assert_eq!(
-        rig.process.locked_pages(),
-        4,
-        "the page pinned before counts once"
-    );
+    assert_eq!(rig.process.locked_pages(), 4, "the page pinned before counts once");
     rig.groups[0].unset_container().unwrap();
     assert_eq!(rig.process.locked_pages(), 1);
     assert_eq!(rig.valid(), [IovaRange::full()], "spec 3.7");
@@ -245,26 +181,15 @@ fn an_iommu_group_that_joins_pins_what_is_mapped() {
 
 #[test]
 fn a_range_beyond_the_iommu_is_its_drivers_to_refuse() {
-    for (kernel, errno) in [
-        (Kernel::V6_12, Errno::EFAULT),
-        (Kernel::V7_3, Errno::ERANGE),
-    ] {
+    for (kernel, errno) in [(Kernel::V6_12, Errno::EFAULT), (Kernel::V7_3, Errno::ERANGE)] {
         let host = vec![group(&vtd(39), 1, vec![msi()]), emulated(5)];
         let rig = Rig::new(kernel, Extension::TYPE1V2, host);
         // Start anew with the emulated group alone: no list, so no conflict with one either.
-        rig.groups
-            .iter()
-            .for_each(|group| group.unset_container().unwrap());
-        rig.groups[1]
-            .set_container(&rig.container, &rig.process)
-            .unwrap();
-        rig.container
-            .set_iommu(&rig.process, Extension::TYPE1V2)
-            .unwrap();
+        rig.groups.iter().for_each(|group| group.unset_container().unwrap());
+        rig.groups[1].set_container(&rig.container, &rig.process).unwrap();
+        rig.container.set_iommu(&rig.process, Extension::TYPE1V2).unwrap();
         rig.map(1 << 39, 0x1000).unwrap();
-        let refused = rig.groups[0]
-            .set_container(&rig.container, &rig.process)
-            .unwrap_err();
+        let refused = rig.groups[0].set_container(&rig.container, &rig.process).unwrap_err();
         assert_eq!(refused.errno(&kernel), errno, "{refused}");
     }
 }

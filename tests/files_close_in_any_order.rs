@@ -25,17 +25,10 @@ fn the_last_group_takes_mappings_and_driver_with_it() {
     rig.groups[0].unset_container().unwrap();
     assert_eq!(rig.process.locked_pages(), 0);
     assert_eq!(rig.container.info().unwrap_err().errno(), Errno::EINVAL);
-    let again = rig
-        .container
-        .set_iommu(&rig.process, Extension::TYPE1V2)
-        .unwrap_err();
+    let again = rig.container.set_iommu(&rig.process, Extension::TYPE1V2).unwrap_err();
     assert_eq!(again.errno(&Kernel::NEWEST), Errno::EINVAL);
-    rig.groups[0]
-        .set_container(&rig.container, &rig.process)
-        .unwrap();
-    rig.container
-        .set_iommu(&rig.process, Extension::TYPE1V2)
-        .unwrap();
+    rig.groups[0].set_container(&rig.container, &rig.process).unwrap();
+    rig.container.set_iommu(&rig.process, Extension::TYPE1V2).unwrap();
     assert_eq!(rig.mapped(), []);
     assert_eq!(rig.container.info().unwrap().entries_left, Some(65535));
 }
@@ -44,42 +37,26 @@ fn the_last_group_takes_mappings_and_driver_with_it() {
 fn an_open_device_keeps_its_group_open() {
     let mut rig = Rig::plain(Kernel::NEWEST);
     let id = GroupId::Numbered(1);
-    let device = rig.groups[0]
-        .open_device(&device_name(1), &rig.process)
-        .unwrap();
-    let second = rig.groups[0]
-        .open_device(&device_name(1), &rig.process)
-        .unwrap();
-    assert_eq!(
-        rig.groups[0].unset_container().unwrap_err().errno(),
-        Errno::EBUSY
-    );
+    let device = rig.groups[0].open_device(&device_name(1), &rig.process).unwrap();
+    let second = rig.groups[0].open_device(&device_name(1), &rig.process).unwrap();
+    assert_eq!(rig.groups[0].unset_container().unwrap_err().errno(), Errno::EBUSY);
     rig.map(0, 0x1000).unwrap();
 
     rig.groups.clear();
-    assert_eq!(
-        rig.mapped().len(),
-        1,
-        "closing the group leaves it attached"
-    );
+    assert_eq!(rig.mapped().len(), 1, "closing the group leaves it attached");
     let busy = rig.vfio.open_group(id, &rig.process).unwrap_err();
     assert_eq!(busy.errno(), Errno::EBUSY);
     drop(device);
     assert_eq!(rig.mapped().len(), 1);
     drop(second);
     assert_eq!(rig.mapped(), [], "the last device detaches the group");
-    rig.groups
-        .push(rig.vfio.open_group(id, &rig.process).unwrap());
+    rig.groups.push(rig.vfio.open_group(id, &rig.process).unwrap());
 }
 
 #[test]
 fn a_closed_device_leaves_its_group_in_the_container() {
     let rig = Rig::plain(Kernel::NEWEST);
-    drop(
-        rig.groups[0]
-            .open_device(&device_name(1), &rig.process)
-            .unwrap(),
-    );
+    drop(rig.groups[0].open_device(&device_name(1), &rig.process).unwrap());
     assert!(rig.groups[0].status().container_set);
     rig.groups[0].unset_container().unwrap();
 }
@@ -96,9 +73,7 @@ fn a_group_can_be_open_once_but_shared() {
 fn dropping_everything_at_once_is_fine() {
     for order in 0..3 {
         let mut rig = Rig::plain(Kernel::NEWEST);
-        let device = rig.groups[0]
-            .open_device(&device_name(1), &rig.process)
-            .unwrap();
+        let device = rig.groups[0].open_device(&device_name(1), &rig.process).unwrap();
         rig.map(0, 0x1000).unwrap();
         let process = rig.process.clone();
         match order {

@@ -31,35 +31,19 @@ fn the_2018_series_cuts_the_display_out() {
         range(0xfef0_0000, 0x01ff_ffff_ffff_ffff),
     ];
     assert_eq!(rig.valid(), expected);
-    let error = rig
-        .container
-        .map(&rig.process, &guest_memory())
-        .unwrap_err();
+    let error = rig.container.map(&rig.process, &guest_memory()).unwrap_err();
     assert_eq!(error.errno(rig.vfio.kernel()), Errno::EINVAL);
-    let MapError::NotValid(reason) = &error else {
-        panic!("{error}")
-    };
-    let Obstacle::Reserved(culprit) = &reason.obstacles[0] else {
-        panic!("{error}")
-    };
+    let MapError::NotValid(reason) = &error else { panic!("{error}") };
+    let Obstacle::Reserved(culprit) = &reason.obstacles[0] else { panic!("{error}") };
     assert_eq!(culprit.device, "0000:00:02.0");
 }
 
 #[test]
 fn later_kernels_accept_the_same_map() {
-    for kernel in [
-        Kernel::V5_10,
-        Kernel::V6_1,
-        Kernel::V6_12,
-        Kernel::V7_2,
-        Kernel::V7_3,
-    ] {
+    for kernel in [Kernel::V5_10, Kernel::V6_1, Kernel::V6_12, Kernel::V7_2, Kernel::V7_3] {
         let rig = rig(kernel);
         assert_eq!(rig.valid().len(), 2, "{kernel}");
-        let error = rig
-            .container
-            .map(&rig.process, &guest_memory())
-            .unwrap_err();
+        let error = rig.container.map(&rig.process, &guest_memory()).unwrap_err();
         // Past the list, to the memory that this test does not have.
         assert_eq!(error.errno(&kernel), Errno::EFAULT, "{kernel}: {error}");
     }

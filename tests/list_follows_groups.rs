@@ -19,25 +19,15 @@ const TOP: u64 = 0xffff_ffff_ffff;
 fn a_departed_group_gives_its_holes_back_but_not_the_edges() {
     let host = vec![
         group(&vtd(48), 1, vec![msi()]),
-        group(
-            &vtd(48),
-            2,
-            vec![region(0, 0xffff), region(0x1_0000_0000, 0x1_ffff_ffff)],
-        ),
+        group(&vtd(48), 2, vec![region(0, 0xffff), region(0x1_0000_0000, 0x1_ffff_ffff)]),
     ];
     let rig = Rig::new(Kernel::V6_12, Extension::TYPE1V2, host);
-    let with_both = [
-        range(0x1_0000, 0xfedf_ffff),
-        range(0xfef0_0000, 0xffff_ffff),
-        range(0x2_0000_0000, TOP),
-    ];
+    let with_both =
+        [range(0x1_0000, 0xfedf_ffff), range(0xfef0_0000, 0xffff_ffff), range(0x2_0000_0000, TOP)];
     assert_eq!(rig.valid(), with_both);
     rig.groups[1].unset_container().unwrap();
     // Both groups shared a domain, so the lower edge stays trimmed (spec 3.7).
-    assert_eq!(
-        rig.valid(),
-        [range(0x1_0000, 0xfedf_ffff), range(0xfef0_0000, TOP)]
-    );
+    assert_eq!(rig.valid(), [range(0x1_0000, 0xfedf_ffff), range(0xfef0_0000, TOP)]);
 }
 
 #[test]
@@ -46,10 +36,7 @@ fn a_departed_domain_gives_its_width_back() {
     let narrow: Arc<dyn Iommu> = Arc::new(common::iommu(IommuDriver::Virtio, 39));
     let host = vec![group(&vtd(48), 1, vec![msi()]), group(&narrow, 2, vec![])];
     let rig = Rig::new(Kernel::V6_12, Extension::TYPE1V2, host);
-    assert_eq!(
-        rig.valid().last(),
-        Some(&range(0xfef0_0000, 0x7f_ffff_ffff))
-    );
+    assert_eq!(rig.valid().last(), Some(&range(0xfef0_0000, 0x7f_ffff_ffff)));
     rig.groups[1].unset_container().unwrap();
     assert_eq!(rig.valid().last(), Some(&range(0xfef0_0000, TOP)));
 }
@@ -66,36 +53,21 @@ fn a_mapping_in_the_way_refuses_the_group() {
     rig.groups[1].unset_container().unwrap();
     rig.groups[2].unset_container().unwrap();
     rig.map(0x18_0000, 0x1000).unwrap();
-    let refused = rig.groups[1]
-        .set_container(&rig.container, &rig.process)
-        .unwrap_err();
+    let refused = rig.groups[1].set_container(&rig.container, &rig.process).unwrap_err();
     assert_eq!(refused.errno(&Kernel::V6_12), Errno::EINVAL);
     let message = "mapping 0x180000..0x180fff overlaps the reserved region 0x100000..0x1fffff";
     assert!(refused.to_string().contains(message), "{refused}");
 
     rig.map(1 << 40, 0x1000).unwrap();
-    let refused = rig.groups[2]
-        .set_container(&rig.container, &rig.process)
-        .unwrap_err();
-    assert!(
-        refused
-            .to_string()
-            .contains("lies outside 0x0..0x7fffffffff"),
-        "{refused}"
-    );
-    assert_eq!(
-        rig.valid(),
-        [range(0, 0xfedf_ffff), range(0xfef0_0000, TOP)]
-    );
+    let refused = rig.groups[2].set_container(&rig.container, &rig.process).unwrap_err();
+    assert!(refused.to_string().contains("lies outside 0x0..0x7fffffffff"), "{refused}");
+    assert_eq!(rig.valid(), [range(0, 0xfedf_ffff), range(0xfef0_0000, TOP)]);
 }
 
 #[test]
 fn conflicts_at_the_top_are_seen_from_6_18() {
     let full = |page_sizes| -> Arc<dyn Iommu> {
-        Arc::new(FixedIommu {
-            page_sizes,
-            ..common::iommu(IommuDriver::AmdVi, 64)
-        })
+        Arc::new(FixedIommu { page_sizes, ..common::iommu(IommuDriver::AmdVi, 64) })
     };
     let iommu = full(vfio_type1::PageSizes(0x1000));
     for (kernel, seen) in [(Kernel::V6_12, false), (Kernel::V7_2, true)] {
@@ -106,12 +78,8 @@ fn conflicts_at_the_top_are_seen_from_6_18() {
         let rig = Rig::new(kernel, Extension::TYPE1V2, host);
         rig.groups[1].unset_container().unwrap();
         rig.groups[0].unset_container().unwrap();
-        rig.groups[0]
-            .set_container(&rig.container, &rig.process)
-            .unwrap();
-        rig.container
-            .set_iommu(&rig.process, Extension::TYPE1V2)
-            .unwrap();
+        rig.groups[0].set_container(&rig.container, &rig.process).unwrap();
+        rig.container.set_iommu(&rig.process, Extension::TYPE1V2).unwrap();
         rig.map(u64::MAX - 0xfff, 0x1000).unwrap();
         let attached = rig.groups[1].set_container(&rig.container, &rig.process);
         assert_eq!(attached.is_err(), seen, "{kernel}");
@@ -124,13 +92,9 @@ fn nothing_left_is_refused() {
     let vfio = vfio_type1::Vfio::new(Kernel::NEWEST, host).unwrap();
     let process = common::process();
     let container = vfio.open_container();
-    let group = vfio
-        .open_group(vfio.groups().next().unwrap(), &process)
-        .unwrap();
+    let group = vfio.open_group(vfio.groups().next().unwrap(), &process).unwrap();
     group.set_container(&container, &process).unwrap();
-    let refused = container
-        .set_iommu(&process, Extension::TYPE1V2)
-        .unwrap_err();
+    let refused = container.set_iommu(&process, Extension::TYPE1V2).unwrap_err();
     assert_eq!(refused.errno(&Kernel::NEWEST), Errno::EINVAL);
     // Nothing stays attached, and the type may be set again.
     assert_eq!(container.info().unwrap_err().errno(), Errno::EINVAL);

@@ -29,10 +29,7 @@ fn the_capability_lifts_the_limit_but_the_pages_count() {
     rig.process.set_cap_ipc_lock(false);
     rig.process.set_memlock(4 * 4096);
     rig.map(0x10_0000, 0x1000).unwrap();
-    assert!(
-        rig.map(0x20_0000, 0x1000).is_err(),
-        "a later mapping sees the total"
-    );
+    assert!(rig.map(0x20_0000, 0x1000).is_err(), "a later mapping sees the total");
 }
 
 #[test]
@@ -52,10 +49,7 @@ fn what_comes_first_in_the_range_decides() {
     let map = |pages: u64| {
         let vaddr = RAM + (1 << 30) - pages * 4096;
         let request = MapDma::new(0, vaddr, 4 * 4096, Access::Read);
-        rig.container
-            .map(&rig.process, &request)
-            .unwrap_err()
-            .errno(&Kernel::NEWEST)
+        rig.container.map(&rig.process, &request).unwrap_err().errno(&Kernel::NEWEST)
     };
     rig.process.set_memlock(4096);
     assert_eq!(map(2), Errno::ENOMEM);
@@ -68,9 +62,7 @@ fn what_comes_first_in_the_range_decides() {
 fn a_new_vaddr_from_another_process_moves_the_charge() {
     let rig = Rig::plain(Kernel::NEWEST);
     rig.map(0, 0x3000).unwrap();
-    rig.container
-        .unmap(&rig.process, &UnmapDma::all().vaddr_only())
-        .unwrap();
+    rig.container.unmap(&rig.process, &UnmapDma::all().vaddr_only()).unwrap();
     let heir = process();
     heir.set_cap_ipc_lock(false);
     heir.set_memlock(2 * 4096);

@@ -47,29 +47,18 @@ fn firmware_memory_is_refused_where_each_kernel_refuses_it() {
     for (kernel, intel, other) in cases {
         for (iommu, expected) in [(&vtd(48), intel), (&amd, other)] {
             let vfio = Vfio::new(kernel, [group(iommu, 1, vec![rmrr, msi()])]).unwrap();
-            assert_eq!(
-                attach(&vfio).map(drop),
-                expected,
-                "{:?}, {kernel}",
-                iommu.driver()
-            );
+            assert_eq!(attach(&vfio).map(drop), expected, "{:?}, {kernel}", iommu.driver());
         }
     }
 }
 
 #[test]
 fn msis_must_be_isolated_or_the_parameter_set() {
-    let open: Arc<dyn Iommu> = Arc::new(FixedIommu {
-        isolated_msi: false,
-        ..iommu(IommuDriver::IntelVtd, 48)
-    });
+    let open: Arc<dyn Iommu> =
+        Arc::new(FixedIommu { isolated_msi: false, ..iommu(IommuDriver::IntelVtd, 48) });
     for kernel in Kernel::ALL {
         let vfio = Vfio::new(kernel, [group(&open, 1, vec![msi()])]).unwrap();
-        assert_eq!(
-            attach(&vfio).map(drop),
-            Err(("SET_IOMMU", Errno::EPERM)),
-            "{kernel}"
-        );
+        assert_eq!(attach(&vfio).map(drop), Err(("SET_IOMMU", Errno::EPERM)), "{kernel}");
         vfio.set_allow_unsafe_interrupts(true);
         assert!(attach(&vfio).is_ok(), "{kernel}");
     }
@@ -89,16 +78,9 @@ fn a_group_shared_with_a_kernel_driver_is_not_viable() {
     let process = process();
     let group = open(&vfio, 1, &process);
     assert!(!group.status().viable);
-    let error = group
-        .set_container(&vfio.open_container(), &process)
-        .unwrap_err();
+    let error = group.set_container(&vfio.open_container(), &process).unwrap_err();
     assert_eq!(error.errno(&Kernel::V6_12), Errno::EPERM);
-    assert!(
-        error
-            .to_string()
-            .contains("0000:00:1f.2 of group 1 is bound to"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("0000:00:1f.2 of group 1 is bound to"), "{error}");
 }
 
 #[test]
@@ -119,18 +101,13 @@ fn a_group_without_a_vfio_device_has_no_node() {
     let mut group = group(&vtd(48), 1, vec![msi()]);
     group.devices[0].binding = Binding::Unbound;
     let vfio = Vfio::new(Kernel::NEWEST, [group]).unwrap();
-    let error = vfio
-        .open_group(GroupId::Numbered(1), &process())
-        .unwrap_err();
+    let error = vfio.open_group(GroupId::Numbered(1), &process()).unwrap_err();
     assert_eq!(error.errno(), Errno::ENOENT);
 }
 
 #[test]
 fn device_names_and_containers_are_looked_at_in_the_kernels_order() {
-    for (kernel, unknown_first) in [
-        (Kernel::V5_10, Errno::EINVAL),
-        (Kernel::V6_1, Errno::ENODEV),
-    ] {
+    for (kernel, unknown_first) in [(Kernel::V5_10, Errno::EINVAL), (Kernel::V6_1, Errno::ENODEV)] {
         let vfio = Vfio::new(kernel, [group(&vtd(48), 1, vec![msi()])]).unwrap();
         let process = process();
         let group = open(&vfio, 1, &process);
@@ -146,33 +123,16 @@ fn file_descriptors_are_looked_at_in_the_kernels_order() {
         let vfio = Vfio::new(kernel, [group(&vtd(48), 1, vec![msi()])]).unwrap();
         let (process, container) = (process(), vfio.open_container());
         let group = open(&vfio, 1, &process);
-        let set = |fd, target| {
-            group
-                .set_container_fd(fd, target, &process)
-                .unwrap_err()
-                .errno(&kernel)
-        };
-        let before = [
-            set(-1, FdTarget::Closed),
-            set(9, FdTarget::Closed),
-            set(0, FdTarget::Other),
-        ];
+        let set =
+            |fd, target| group.set_container_fd(fd, target, &process).unwrap_err().errno(&kernel);
+        let before = [set(-1, FdTarget::Closed), set(9, FdTarget::Closed), set(0, FdTarget::Other)];
         group.set_container(&container, &process).unwrap();
         (before, set(9, FdTarget::Closed), set(0, FdTarget::Other))
     };
     use Errno as E;
-    assert_eq!(
-        errnos(Kernel::V5_10),
-        ([E::EINVAL, E::EBADF, E::EINVAL], E::EINVAL, E::EINVAL)
-    );
-    assert_eq!(
-        errnos(Kernel::V6_1),
-        ([E::EBADF, E::EBADF, E::EINVAL], E::EBADF, E::EINVAL)
-    );
-    assert_eq!(
-        errnos(Kernel::V6_12),
-        ([E::EBADF, E::EBADF, E::EBADFD], E::EBADF, E::EINVAL)
-    );
+    assert_eq!(errnos(Kernel::V5_10), ([E::EINVAL, E::EBADF, E::EINVAL], E::EINVAL, E::EINVAL));
+    assert_eq!(errnos(Kernel::V6_1), ([E::EBADF, E::EBADF, E::EINVAL], E::EBADF, E::EINVAL));
+    assert_eq!(errnos(Kernel::V6_12), ([E::EBADF, E::EBADF, E::EBADFD], E::EBADF, E::EINVAL));
 }
 
 #[test]
@@ -194,9 +154,7 @@ fn noiommu_needs_a_privilege_and_a_container_of_its_own() {
     let group = vfio.open_group(GroupId::NoIommu(0), &process).unwrap();
     group.set_container(&plain, &process).unwrap();
 
-    let mixed = open(&vfio, 1, &process)
-        .set_container(&plain, &process)
-        .unwrap_err();
+    let mixed = open(&vfio, 1, &process).set_container(&plain, &process).unwrap_err();
     assert_eq!(mixed.errno(&Kernel::V7_3), Errno::EPERM);
     let wrong = plain.set_iommu(&process, Extension::TYPE1V2).unwrap_err();
     assert_eq!(wrong.errno(&Kernel::V7_3), Errno::ENODEV);
@@ -208,12 +166,7 @@ fn noiommu_needs_a_privilege_and_a_container_of_its_own() {
 #[test]
 fn a_host_is_checked_when_it_is_built() {
     let twice = [group(&vtd(48), 1, vec![]), group(&vtd(48), 1, vec![])];
-    assert!(
-        Vfio::new(Kernel::NEWEST, twice)
-            .unwrap_err()
-            .to_string()
-            .contains("0000:00:01.0")
-    );
+    assert!(Vfio::new(Kernel::NEWEST, twice).unwrap_err().to_string().contains("0000:00:01.0"));
     let mut empty = group(&vtd(48), 1, vec![]);
     empty.devices.clear();
     let error = Vfio::new(Kernel::NEWEST, [empty]).unwrap_err();

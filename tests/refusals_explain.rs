@@ -29,22 +29,13 @@ fn mappings_are_in_the_way_of_the_place_that_fits() {
 #[test]
 fn every_obstacle_of_a_long_range_is_named() {
     let hole = ReservedRegion::new(0xfd_0000_0000, 0xff_ffff_ffff, RegionKind::Reserved);
-    let host = vec![
-        group(&vtd(39), 3, vec![msi()]),
-        group(&vtd(48), 4, vec![msi(), hole]),
-    ];
+    let host = vec![group(&vtd(39), 3, vec![msi()]), group(&vtd(48), 4, vec![msi(), hole])];
     let rig = Rig::new(Kernel::V6_12, Extension::TYPE1V2, host);
     let error = rig.map(0, 1 << 41).unwrap_err().to_string();
     let parts = [
         // Both groups reserve it; one name is enough.
-        format!(
-            "the MSI window 0xfee00000..0xfeefffff of group 3 ({})",
-            device_name(3)
-        ),
-        format!(
-            "the reserved region 0xfd00000000..0xffffffffff of group 4 ({})",
-            device_name(4)
-        ),
+        format!("the MSI window 0xfee00000..0xfeefffff of group 3 ({})", device_name(3)),
+        format!("the reserved region 0xfd00000000..0xffffffffff of group 4 ({})", device_name(4)),
         "outside 0x0..0x7fffffffff, all that the Intel VT-d of group 3 translates".to_owned(),
         "no range of this size is free".to_owned(),
     ];
@@ -57,10 +48,7 @@ fn every_obstacle_of_a_long_range_is_named() {
 fn an_address_that_the_kernel_dropped_says_so() {
     // The list's own quirk (spec 3.7): the edge that a group trimmed stays trimmed without it.
     let low = ReservedRegion::new(0, 0xffff, RegionKind::Reserved);
-    let host = vec![
-        group(&vtd(48), 1, vec![msi()]),
-        group(&vtd(48), 2, vec![low]),
-    ];
+    let host = vec![group(&vtd(48), 1, vec![msi()]), group(&vtd(48), 2, vec![low])];
     let rig = Rig::new(Kernel::V6_12, Extension::TYPE1V2, host);
     rig.groups[1].unset_container().unwrap();
     let error = rig.map(0, 0x1000).unwrap_err().to_string();
@@ -74,10 +62,7 @@ fn messages_carry_the_numbers_and_what_to_do() {
     rig.map(0x10_0000, 0x10_0000).unwrap();
     let map = |iova, vaddr, size| {
         let request = MapDma::new(iova, vaddr, size, Access::ReadWrite);
-        rig.container
-            .map(&rig.process, &request)
-            .unwrap_err()
-            .to_string()
+        rig.container.map(&rig.process, &request).unwrap_err().to_string()
     };
     assert_eq!(
         map(0x18_0000, RAM, 0x1000),
@@ -92,10 +77,7 @@ fn messages_carry_the_numbers_and_what_to_do() {
         map(0, ROM, 0x2000),
         "iova 0x0..0x1fff: the page at 0x200000000000 cannot be pinned: EFAULT"
     );
-    let cut = rig
-        .container
-        .unmap(&rig.process, &UnmapDma::new(0x18_0000, 0x1000))
-        .unwrap_err();
+    let cut = rig.container.unmap(&rig.process, &UnmapDma::new(0x18_0000, 0x1000)).unwrap_err();
     assert_eq!(
         cut.to_string(),
         "iova 0x180000..0x180fff cuts the mapping 0x100000..0x1fffff at 0x180000; \
@@ -109,18 +91,10 @@ fn a_refused_map_changes_nothing() {
     rig.map(0x1000, 0x1000).unwrap();
     let before = (rig.container.info().unwrap(), rig.container.mappings());
     let locked = rig.process.locked_pages();
-    for (iova, size) in [
-        (0x1000, 0x1000),
-        (0xfee0_0000, 0x1000),
-        (0, 0),
-        (0x800, 0x1000),
-    ] {
+    for (iova, size) in [(0x1000, 0x1000), (0xfee0_0000, 0x1000), (0, 0), (0x800, 0x1000)] {
         rig.map(iova, size).unwrap_err();
     }
     rig.map(0x10_0000, 1 << 31).unwrap_err();
-    assert_eq!(
-        (rig.container.info().unwrap(), rig.container.mappings()),
-        before
-    );
+    assert_eq!((rig.container.info().unwrap(), rig.container.mappings()), before);
     assert_eq!(rig.process.locked_pages(), locked);
 }

@@ -42,9 +42,7 @@ impl<const N: usize> Bytes<N> {
         offset: usize,
     ) -> Result<Self, ArgumentError> {
         let mut bytes = [0; N];
-        memory
-            .read(behind(arg, offset), &mut bytes)
-            .map_err(ArgumentError::Fault)?;
+        memory.read(behind(arg, offset), &mut bytes).map_err(ArgumentError::Fault)?;
         Ok(Self(bytes))
     }
 
@@ -90,9 +88,7 @@ impl<const N: usize> Bytes<N> {
 
     /// Writes the bytes back to where the structure starts.
     pub(super) fn write(&self, memory: &dyn Memory, arg: u64) -> Result<(), ArgumentError> {
-        memory
-            .write(Vaddr(arg), &self.0)
-            .map_err(ArgumentError::Fault)
+        memory.write(Vaddr(arg), &self.0).map_err(ArgumentError::Fault)
     }
 }
 

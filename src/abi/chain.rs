@@ -35,16 +35,12 @@ pub(super) fn write_info(
         } else {
             // The capabilities go first: if they cannot be written, the header stays as it was.
             let at = behind(arg, info::SIZE);
-            memory
-                .write(at, &chain.bytes)
-                .map_err(ArgumentError::Fault)?;
+            memory.write(at, &chain.bytes).map_err(ArgumentError::Fault)?;
             header.cap_offset = info::SIZE as u32;
         }
     }
     let written = header_size(given as usize, behaviours.info_chain);
-    memory
-        .write(Vaddr(arg), &header.bytes()[..written])
-        .map_err(ArgumentError::Fault)
+    memory.write(Vaddr(arg), &header.bytes()[..written]).map_err(ArgumentError::Fault)
 }
 
 /// How much of the header a kernel writes for this `argsz`.
@@ -87,11 +83,7 @@ struct Chain {
 impl Chain {
     fn of(answer: &Info, kind: InfoChain) -> Self {
         let alignment = if kind == InfoChain::Aligned { 8 } else { 1 };
-        let mut chain = Self {
-            bytes: Vec::new(),
-            last: None,
-            alignment,
-        };
+        let mut chain = Self { bytes: Vec::new(), last: None, alignment };
         if let Some(migration) = &answer.migration {
             chain.add(capability::MIGRATION, &migration_body(migration));
         }

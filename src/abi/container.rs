@@ -100,13 +100,7 @@ impl Container {
         let memory = caller.memory();
         let request = Bytes::<{ info::MINIMUM }>::read_sized(memory, arg)?;
         let answer = self.info()?;
-        Ok(write_info(
-            &answer,
-            &request,
-            self.kernel().behaviours(),
-            memory,
-            arg,
-        )?)
+        Ok(write_info(&answer, &request, self.kernel().behaviours(), memory, arg)?)
     }
 
     fn ioctl_map(&self, caller: &Arc<Process>, arg: u64) -> Result<(), ContainerIoctlError> {
@@ -128,10 +122,7 @@ impl Container {
         let reports = flags == UnmapDma::DIRTY_BITMAP && self.kernel().behaviours().dirty_tracking;
         let bitmap = if reports {
             bytes.require(dma_unmap::SIZE + bitmap::SIZE)?;
-            user_bitmap(
-                &Bytes::<{ bitmap::SIZE }>::read(memory, arg, dma_unmap::SIZE)?,
-                0,
-            )
+            user_bitmap(&Bytes::<{ bitmap::SIZE }>::read(memory, arg, dma_unmap::SIZE)?, 0)
         } else {
             UserBitmap::default()
         };

@@ -110,9 +110,7 @@ fn read_name(memory: &dyn Memory, arg: u64) -> Result<String, GroupIoctlError> {
     let mut name = Vec::new();
     while name.len() < MAX_NAME {
         let mut byte = [0];
-        memory
-            .read(behind(arg, name.len()), &mut byte)
-            .map_err(ArgumentError::Fault)?;
+        memory.read(behind(arg, name.len()), &mut byte).map_err(ArgumentError::Fault)?;
         if byte == [0] {
             return Ok(String::from_utf8_lossy(&name).into_owned());
         }

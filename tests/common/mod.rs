@@ -53,11 +53,7 @@ pub(crate) fn group(
 /// Group `number` of an emulated device.
 pub(crate) fn emulated(number: u32) -> GroupDescription {
     let device = DeviceDescription::new(device_name(number), Vec::new());
-    GroupDescription {
-        number,
-        kind: GroupKind::Emulated,
-        devices: vec![device],
-    }
+    GroupDescription { number, kind: GroupKind::Emulated, devices: vec![device] }
 }
 
 pub(crate) fn device_name(number: u32) -> String {
@@ -71,12 +67,8 @@ pub(crate) fn process() -> Arc<Process> {
 
 pub(crate) fn memory() -> Arc<ModelMemory> {
     let memory = ModelMemory::new();
-    memory
-        .add(VaddrRange::from_size(Vaddr(RAM), 1 << 30).unwrap(), true)
-        .unwrap();
-    memory
-        .add(VaddrRange::from_size(Vaddr(ROM), 1 << 20).unwrap(), false)
-        .unwrap();
+    memory.add(VaddrRange::from_size(Vaddr(RAM), 1 << 30).unwrap(), true).unwrap();
+    memory.add(VaddrRange::from_size(Vaddr(ROM), 1 << 20).unwrap(), false).unwrap();
     Arc::new(memory)
 }
 
@@ -104,21 +96,12 @@ impl Rig {
             })
             .collect();
         container.set_iommu(&process, kind).unwrap();
-        Self {
-            container,
-            process,
-            groups,
-            vfio,
-        }
+        Self { container, process, groups, vfio }
     }
 
     /// The usual one: type1v2 on a 48-bit VT-d with one group.
     pub(crate) fn plain(kernel: Kernel) -> Self {
-        Self::new(
-            kernel,
-            Extension::TYPE1V2,
-            vec![group(&vtd(48), 1, vec![msi()])],
-        )
+        Self::new(kernel, Extension::TYPE1V2, vec![group(&vtd(48), 1, vec![msi()])])
     }
 
     pub(crate) fn map(&self, iova: u64, size: u64) -> Result<(), vfio_type1::MapError> {
@@ -131,11 +114,7 @@ impl Rig {
     }
 
     pub(crate) fn mapped(&self) -> Vec<IovaRange> {
-        self.container
-            .mappings()
-            .iter()
-            .map(|mapping| mapping.iova)
-            .collect()
+        self.container.mappings().iter().map(|mapping| mapping.iova).collect()
     }
 }
 

@@ -67,69 +67,27 @@ pub(crate) fn break_attach(broken: &mut Broken) {
         broken.0.insert(name, errno);
         let outer = variant_after(&error, "AddGroupError", "Refused(");
         broken.0.insert(outer, errno);
-        broken
-            .0
-            .insert("SetContainerError::Refused".to_owned(), errno);
+        broken.0.insert("SetContainerError::Refused".to_owned(), errno);
     };
     let plain = || group(&vtd(48), 1, vec![msi()]);
     let virtio = |first: u64, last: u64| -> Arc<dyn Iommu> {
         let aperture = range(first, last);
-        Arc::new(FixedIommu {
-            aperture,
-            ..iommu(IommuDriver::Virtio, 48)
-        })
+        Arc::new(FixedIommu { aperture, ..iommu(IommuDriver::Virtio, 48) })
     };
     let exhausted: Arc<dyn Iommu> = Arc::new(Exhausted(iommu(IommuDriver::Virtio, 48)));
-    let unsafe_msi: Arc<dyn Iommu> = Arc::new(FixedIommu {
-        isolated_msi: false,
-        ..iommu(IommuDriver::Virtio, 48)
-    });
+    let unsafe_msi: Arc<dyn Iommu> =
+        Arc::new(FixedIommu { isolated_msi: false, ..iommu(IommuDriver::Virtio, 48) });
     let low = || ReservedRegion::new(0, 0xf_ffff, RegionKind::Reserved);
     let rmrr = || ReservedRegion::new(0xb000_0000, 0xb00f_ffff, RegionKind::Direct);
     let top = || group(&virtio(1 << 50, u64::MAX), 2, vec![]);
-    second(
-        K,
-        vec![plain(), group(&exhausted, 2, vec![])],
-        0,
-        Errno::ENOMEM,
-    );
-    second(
-        Kernel::V6_1,
-        vec![plain(), group(&exhausted, 2, vec![])],
-        0,
-        Errno::EIO,
-    );
-    second(
-        Kernel::V5_10,
-        vec![plain(), group(&vtd(48), 2, vec![rmrr()])],
-        0,
-        Errno::EPERM,
-    );
+    second(K, vec![plain(), group(&exhausted, 2, vec![])], 0, Errno::ENOMEM);
+    second(Kernel::V6_1, vec![plain(), group(&exhausted, 2, vec![])], 0, Errno::EIO);
+    second(Kernel::V5_10, vec![plain(), group(&vtd(48), 2, vec![rmrr()])], 0, Errno::EPERM);
     second(K, vec![plain(), top()], 0, Errno::EINVAL);
-    second(
-        K,
-        vec![plain(), group(&virtio(0x10_0000, 1 << 40), 2, vec![])],
-        0,
-        Errno::EINVAL,
-    );
-    second(
-        K,
-        vec![plain(), group(&vtd(48), 2, vec![low()])],
-        0,
-        Errno::EINVAL,
-    );
-    second(
-        K,
-        vec![plain(), group(&unsafe_msi, 2, vec![])],
-        0,
-        Errno::EPERM,
-    );
-    second(
-        K,
-        vec![emulated(1), group(&vtd(39), 2, vec![])],
-        1 << 39,
-        Errno::ERANGE,
-    );
+    second(K, vec![plain(), group(&virtio(0x10_0000, 1 << 40), 2, vec![])], 0, Errno::EINVAL);
+    second(K, vec![plain(), group(&vtd(48), 2, vec![low()])], 0, Errno::EINVAL);
+    second(K, vec![plain(), group(&unsafe_msi, 2, vec![])], 0, Errno::EPERM);
+    second(K, vec![emulated(1), group(&vtd(39), 2, vec![])], 1 << 39, Errno::ERANGE);
 
     // Memory that is not there when an IOMMU comes, addresses that are gone, groups twice.
     let host = vec![group(&vtd(48), 1, vec![msi()]), emulated(2)];
@@ -140,29 +98,15 @@ pub(crate) fn break_attach(broken: &mut Broken) {
     let again = || rig.groups[0].set_container(&rig.container, &rig.process);
     let error = again().unwrap_err();
     assert_eq!(error.errno(&K), Errno::EFAULT);
-    broken.0.insert(
-        variant_after(&error, "AttachError", "error: "),
-        Errno::EFAULT,
-    );
+    broken.0.insert(variant_after(&error, "AttachError", "error: "), Errno::EFAULT);
 
-    let rig = Rig::new(
-        K,
-        Extension::TYPE1V2,
-        vec![plain(), group(&vtd(48), 2, vec![])],
-    );
+    let rig = Rig::new(K, Extension::TYPE1V2, vec![plain(), group(&vtd(48), 2, vec![])]);
     rig.groups[1].unset_container().unwrap();
     rig.map(0, 0x1000).unwrap();
-    rig.container
-        .unmap(&rig.process, &UnmapDma::all().vaddr_only())
-        .unwrap();
-    let error = rig.groups[1]
-        .set_container(&rig.container, &rig.process)
-        .unwrap_err();
+    rig.container.unmap(&rig.process, &UnmapDma::all().vaddr_only()).unwrap();
+    let error = rig.groups[1].set_container(&rig.container, &rig.process).unwrap_err();
     assert_eq!(error.errno(&K), Errno::EBUSY);
-    broken.0.insert(
-        variant_after(&error, "AttachError", "error: "),
-        Errno::EBUSY,
-    );
+    broken.0.insert(variant_after(&error, "AttachError", "error: "), Errno::EBUSY);
 
     let everything = ReservedRegion::new(0, u64::MAX, RegionKind::Reserved);
     let vfio = Vfio::new(K, [group(&vtd(48), 1, vec![everything])]).unwrap();
@@ -170,10 +114,7 @@ pub(crate) fn break_attach(broken: &mut Broken) {
     let only = vfio.open_group(GroupId::Numbered(1), &user).unwrap();
     only.set_container(&container, &user).unwrap();
     let error = container.set_iommu(&user, Extension::TYPE1V2).unwrap_err();
-    broken.0.insert(
-        variant_after(&error, "AttachError", "error: "),
-        error.errno(&K),
-    );
+    broken.0.insert(variant_after(&error, "AttachError", "error: "), error.errno(&K));
 
     let vfio = Vfio::new(Kernel::V6_12, [plain()]).unwrap();
     let (process, container) = (process(), vfio.open_container());
@@ -181,8 +122,5 @@ pub(crate) fn break_attach(broken: &mut Broken) {
     first.set_container(&container, &process).unwrap();
     let nested = container.set_iommu(&process, Extension::NESTING);
     let error = broken!(broken, "SetIommuError", Kernel::V6_12, nested, EINVAL);
-    broken.0.insert(
-        variant_after(&error, "AttachError", "error: "),
-        Errno::EINVAL,
-    );
+    broken.0.insert(variant_after(&error, "AttachError", "error: "), Errno::EINVAL);
 }

@@ -11,64 +11,24 @@ pub(crate) fn break_dirty(broken: &mut Broken) {
     let rig = Rig::plain(K);
     rig.map(0x1_0000, 0x4000).unwrap();
     let dirty = |request: &DirtyPages| rig.container.dirty_pages(&rig.process, request);
-    let good = UserBitmap {
-        page_size: 0x1000,
-        bytes: 64,
-        data: Vaddr(RAM),
-    };
-    let get = |iova, size, bitmap| {
-        dirty(&DirtyPages::GetBitmap {
-            iova: Iova(iova),
-            size,
-            bitmap,
-        })
-    };
+    let good = UserBitmap { page_size: 0x1000, bytes: 64, data: Vaddr(RAM) };
+    let get = |iova, size, bitmap| dirty(&DirtyPages::GetBitmap { iova: Iova(iova), size, bitmap });
     let off = broken!(broken, "DirtyError", K, get(0x1_0000, 0x4000, good), EINVAL);
     broken.add_inner("BitmapError", &off);
     dirty(&DirtyPages::Start).unwrap();
     broken!(broken, "DirtyError", K, get(0, 0, good), EINVAL);
-    broken!(
-        broken,
-        "DirtyError",
-        K,
-        get(u64::MAX - 0xfff, 0x2000, good),
-        EOVERFLOW
-    );
+    broken!(broken, "DirtyError", K, get(u64::MAX - 0xfff, 0x2000, good), EOVERFLOW);
     broken!(broken, "DirtyError", K, get(0x1_0800, 0x1000, good), EINVAL);
     broken!(broken, "DirtyError", K, get(0x1_1000, 0x1000, good), EINVAL);
-    let fault = UserBitmap {
-        data: Vaddr(ROM),
-        ..good
-    };
-    broken!(
-        broken,
-        "DirtyError",
-        K,
-        get(0x1_0000, 0x4000, fault),
-        EFAULT
-    );
+    let fault = UserBitmap { data: Vaddr(ROM), ..good };
+    broken!(broken, "DirtyError", K, get(0x1_0000, 0x4000, fault), EFAULT);
     let bad_bitmaps = [
-        UserBitmap {
-            data: Vaddr(u64::MAX),
-            ..good
-        },
-        UserBitmap {
-            page_size: 0,
-            ..good
-        },
-        UserBitmap {
-            page_size: 1 << 30,
-            ..good
-        },
+        UserBitmap { data: Vaddr(u64::MAX), ..good },
+        UserBitmap { page_size: 0, ..good },
+        UserBitmap { page_size: 1 << 30, ..good },
         UserBitmap { bytes: 0, ..good },
-        UserBitmap {
-            bytes: (1 << 28) + 8,
-            ..good
-        },
-        UserBitmap {
-            page_size: 0x2000,
-            ..good
-        },
+        UserBitmap { bytes: (1 << 28) + 8, ..good },
+        UserBitmap { page_size: 0x2000, ..good },
     ];
     for bitmap in bad_bitmaps {
         broken.add_inner("BitmapError", &get(0x1_0000, 0x4000, bitmap).unwrap_err());
@@ -76,10 +36,7 @@ pub(crate) fn break_dirty(broken: &mut Broken) {
     let mut flags = vec![8, 0, 0, 0, 3, 0, 0, 0];
     flags.resize(16, 0);
     rig.process.memory().write(Vaddr(RAM), &flags).unwrap();
-    let error = rig
-        .container
-        .ioctl(&rig.process, command::IOMMU_DIRTY_PAGES, RAM)
-        .unwrap_err();
+    let error = rig.container.ioctl(&rig.process, command::IOMMU_DIRTY_PAGES, RAM).unwrap_err();
     assert_eq!(error.errno(&K), Errno::EINVAL);
     broken.add_inner("DirtyError", &error);
 

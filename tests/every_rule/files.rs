@@ -13,11 +13,7 @@ use crate::{Broken, K, variant_after};
 
 fn noiommu(number: u32) -> GroupDescription {
     let devices = vec![DeviceDescription::new("0000:01:00.0", Vec::new())];
-    GroupDescription {
-        number,
-        kind: GroupKind::NoIommu,
-        devices,
-    }
+    GroupDescription { number, kind: GroupKind::NoIommu, devices }
 }
 
 pub(crate) fn break_files(broken: &mut Broken) {
@@ -27,12 +23,7 @@ pub(crate) fn break_files(broken: &mut Broken) {
         ..DeviceDescription::new("0000:00:1f.2", vec![])
     });
     let rmrr = ReservedRegion::new(0xb000_0000, 0xb00f_ffff, RegionKind::Direct);
-    let host = [
-        group(&vtd(48), 1, vec![msi()]),
-        group(&vtd(48), 2, vec![rmrr]),
-        used,
-        noiommu(0),
-    ];
+    let host = [group(&vtd(48), 1, vec![msi()]), group(&vtd(48), 2, vec![rmrr]), used, noiommu(0)];
     let vfio = Vfio::new(K, host.clone()).unwrap();
     vfio.set_noiommu(true);
     let (process, container) = (process(), vfio.open_container());
@@ -73,9 +64,7 @@ pub(crate) fn break_files(broken: &mut Broken) {
     plain("MapError", &error, error.errno(&K), Errno::EINVAL);
     let error = container.unmap(&process, &UnmapDma::all()).unwrap_err();
     plain("UnmapError", &error, error.errno(&K), Errno::EINVAL);
-    let error = container
-        .dirty_pages(&process, &DirtyPages::Stop)
-        .unwrap_err();
+    let error = container.dirty_pages(&process, &DirtyPages::Stop).unwrap_err();
     plain("DirtyError", &error, error.errno(&K), Errno::EINVAL);
 
     let set = |fd, target| first.set_container_fd(fd, target, &process);
@@ -164,12 +153,7 @@ pub(crate) fn break_descriptions(broken: &mut Broken) {
     renamed.devices[0].name = "0000:00:02.0".to_owned();
     let plain = || group(&vtd(48), 1, vec![]);
     for host in [vec![empty], vec![plain(), plain()], vec![plain(), renamed]] {
-        broken.add(
-            "HostError",
-            &Vfio::new(K, host).unwrap_err(),
-            einval,
-            einval,
-        );
+        broken.add("HostError", &Vfio::new(K, host).unwrap_err(), einval, einval);
     }
     for size in [0, 2] {
         let error = IovaRange::from_size(Iova(u64::MAX), size).unwrap_err();

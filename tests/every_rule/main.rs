@@ -29,10 +29,7 @@ impl Broken {
     #[track_caller]
     fn add(&mut self, enumeration: &str, error: &impl Debug, errno: Errno, expected: Errno) {
         let debug = format!("{error:?}");
-        let variant: String = debug
-            .chars()
-            .take_while(char::is_ascii_alphanumeric)
-            .collect();
+        let variant: String = debug.chars().take_while(char::is_ascii_alphanumeric).collect();
         assert_eq!(errno, expected, "{enumeration}::{debug}");
         self.0.insert(format!("{enumeration}::{variant}"), errno);
     }
@@ -42,12 +39,8 @@ impl Broken {
     fn add_inner(&mut self, enumeration: &str, error: &impl Debug) {
         let debug = format!("{error:?}");
         let inner = debug.split_once('(').map_or("", |(_, inner)| inner);
-        let variant: String = inner
-            .chars()
-            .take_while(char::is_ascii_alphanumeric)
-            .collect();
-        self.0
-            .insert(format!("{enumeration}::{variant}"), Errno::EINVAL);
+        let variant: String = inner.chars().take_while(char::is_ascii_alphanumeric).collect();
+        self.0.insert(format!("{enumeration}::{variant}"), Errno::EINVAL);
     }
 }
 
@@ -57,12 +50,7 @@ const K: Kernel = Kernel::V7_3;
 macro_rules! broken {
     ($broken:ident, $enumeration:literal, $kernel:expr, $result:expr, $errno:ident) => {{
         let error = $result.unwrap_err();
-        $broken.add(
-            $enumeration,
-            &error,
-            error.errno(&$kernel),
-            vfio_type1::Errno::$errno,
-        );
+        $broken.add($enumeration, &error, error.errno(&$kernel), vfio_type1::Errno::$errno);
         assert!(!error.to_string().is_empty());
         error
     }};
@@ -74,10 +62,7 @@ pub(crate) use broken;
 fn variant_after(error: &impl Debug, enumeration: &str, marker: &str) -> String {
     let debug = format!("{error:?}");
     let rest = debug.split_once(marker).map_or("", |(_, rest)| rest);
-    let variant: String = rest
-        .chars()
-        .take_while(char::is_ascii_alphanumeric)
-        .collect();
+    let variant: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
     format!("{enumeration}::{variant}")
 }
 
@@ -95,17 +80,10 @@ const UNREACHABLE: [&str; 5] = [
 /// `Enum::Variant` of every error enum in `src`.
 fn rules_in_source() -> Vec<String> {
     let mut rules = Vec::new();
-    let mut pending = vec![std::path::PathBuf::from(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/src"
-    ))];
+    let mut pending = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
     while let Some(path) = pending.pop() {
         if path.is_dir() {
-            pending.extend(
-                std::fs::read_dir(&path)
-                    .unwrap()
-                    .map(|entry| entry.unwrap().path()),
-            );
+            pending.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
@@ -122,10 +100,7 @@ fn rules_in_source() -> Vec<String> {
                 && variant.starts_with(|c: char| c.is_ascii_uppercase())
             {
                 let end = variant.find(|c: char| !c.is_ascii_alphanumeric());
-                rules.push(format!(
-                    "{name}::{}",
-                    &variant[..end.unwrap_or(variant.len())]
-                ));
+                rules.push(format!("{name}::{}", &variant[..end.unwrap_or(variant.len())]));
             }
         }
     }
@@ -147,32 +122,18 @@ fn every_rule_is_broken_and_documented() {
     files::break_descriptions(&mut broken);
 
     let rules = rules_in_source();
-    assert!(
-        rules.len() > 100,
-        "the error enums were not found: {rules:?}"
-    );
+    assert!(rules.len() > 100, "the error enums were not found: {rules:?}");
     let untested: Vec<&String> = rules
         .iter()
         .filter(|rule| !broken.0.contains_key(*rule) && !UNREACHABLE.contains(&rule.as_str()))
         .collect();
-    assert_eq!(
-        untested,
-        Vec::<&String>::new(),
-        "rules that no test here breaks"
-    );
+    assert_eq!(untested, Vec::<&String>::new(), "rules that no test here breaks");
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/SEMANTICS.md");
     let semantics = std::fs::read_to_string(path).unwrap();
-    let states = [
-        "emulated",
-        "accepted and ignored",
-        "rejected",
-        "not modelled",
-    ];
+    let states = ["emulated", "accepted and ignored", "rejected", "not modelled"];
     for rule in &rules {
-        let row = semantics
-            .lines()
-            .find(|line| line.starts_with(&format!("| `{rule}` |")));
+        let row = semantics.lines().find(|line| line.starts_with(&format!("| `{rule}` |")));
         let row = row.unwrap_or_else(|| panic!("{rule} has no row in SEMANTICS.md"));
         let state = row.split('|').nth(2).unwrap_or_default().trim();
         assert!(states.contains(&state), "{rule} is \"{state}\"");

@@ -11,94 +11,29 @@ pub(crate) fn break_unmap(broken: &mut Broken) {
     rig.map(0x1_0000, 0x4000).unwrap();
     let unmap = |request: UnmapDma| rig.container.unmap(&rig.process, &request);
     let request = UnmapDma::new;
-    broken!(
-        broken,
-        "UnmapError",
-        K,
-        unmap(UnmapDma {
-            flags: 8,
-            ..request(0, 0)
-        }),
-        EINVAL
-    );
-    broken!(
-        broken,
-        "UnmapError",
-        K,
-        unmap(UnmapDma {
-            flags: 3,
-            ..request(0, 0)
-        }),
-        EINVAL
-    );
-    broken!(
-        broken,
-        "UnmapError",
-        K,
-        unmap(request(0x800, 0x1000)),
-        EINVAL
-    );
-    broken!(
-        broken,
-        "UnmapError",
-        K,
-        unmap(UnmapDma {
-            size: 1,
-            ..UnmapDma::all()
-        }),
-        EINVAL
-    );
+    broken!(broken, "UnmapError", K, unmap(UnmapDma { flags: 8, ..request(0, 0) }), EINVAL);
+    broken!(broken, "UnmapError", K, unmap(UnmapDma { flags: 3, ..request(0, 0) }), EINVAL);
+    broken!(broken, "UnmapError", K, unmap(request(0x800, 0x1000)), EINVAL);
+    broken!(broken, "UnmapError", K, unmap(UnmapDma { size: 1, ..UnmapDma::all() }), EINVAL);
     broken!(broken, "UnmapError", K, unmap(request(0, 0)), EINVAL);
     broken!(broken, "UnmapError", K, unmap(request(0, 0x800)), EINVAL);
-    broken!(
-        broken,
-        "UnmapError",
-        K,
-        unmap(request(u64::MAX - 0xfff, 0x2000)),
-        EOVERFLOW
-    );
-    broken!(
-        broken,
-        "UnmapError",
-        K,
-        unmap(request(0x1_1000, 0x1000)),
-        EINVAL
-    );
-    let bitmap = |page_size, data| UserBitmap {
-        page_size,
-        bytes: 8,
-        data: Vaddr(data),
-    };
+    broken!(broken, "UnmapError", K, unmap(request(u64::MAX - 0xfff, 0x2000)), EOVERFLOW);
+    broken!(broken, "UnmapError", K, unmap(request(0x1_1000, 0x1000)), EINVAL);
+    let bitmap = |page_size, data| UserBitmap { page_size, bytes: 8, data: Vaddr(data) };
     let off = unmap(request(0x1_0000, 0x4000).with_bitmap(bitmap(0x1000, RAM)));
     broken!(broken, "UnmapError", K, off, EINVAL);
-    rig.container
-        .dirty_pages(&rig.process, &DirtyPages::Start)
-        .unwrap();
+    rig.container.dirty_pages(&rig.process, &DirtyPages::Start).unwrap();
     let fault = unmap(request(0x1_0000, 0x4000).with_bitmap(bitmap(0x1000, ROM)));
     broken!(broken, "UnmapError", K, fault, EFAULT);
     unmap(UnmapDma::all().vaddr_only()).unwrap();
-    broken!(
-        broken,
-        "UnmapError",
-        K,
-        unmap(UnmapDma::all().vaddr_only()),
-        EINVAL
-    );
+    broken!(broken, "UnmapError", K, unmap(UnmapDma::all().vaddr_only()), EINVAL);
 
     let rig = Rig::new(K, Extension::TYPE1V2, vec![emulated(1)]);
-    let device = rig.groups[0]
-        .open_device(&device_name(1), &rig.process)
-        .unwrap();
+    let device = rig.groups[0].open_device(&device_name(1), &rig.process).unwrap();
     device.on_unmap(|_| {});
     rig.map(0, 0x1000).unwrap();
     device.pin_pages(Iova(0), 1, Access::Read).unwrap();
     let unmap = |request: UnmapDma| rig.container.unmap(&rig.process, &request);
-    broken!(
-        broken,
-        "UnmapError",
-        K,
-        unmap(UnmapDma::all().vaddr_only()),
-        EBUSY
-    );
+    broken!(broken, "UnmapError", K, unmap(UnmapDma::all().vaddr_only()), EBUSY);
     broken!(broken, "UnmapError", K, unmap(UnmapDma::all()), EBUSY);
 }

@@ -13,16 +13,8 @@ use vfio_sim::trace::Trace;
 /// A recording of each kind of call, as text.
 fn texts() -> Vec<String> {
     let traces = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/traces");
-    let names = [
-        "6.12-vtd48-v3-1",
-        "7.2-amd-v3-1",
-        "6.1-igd-v3-1",
-        "6.12-arm64-viommu-v3-12",
-    ];
-    names
-        .iter()
-        .map(|name| unpack(&traces.join(format!("{name}.trace.xz"))))
-        .collect()
+    let names = ["6.12-vtd48-v3-1", "7.2-amd-v3-1", "6.1-igd-v3-1", "6.12-arm64-viommu-v3-12"];
+    names.iter().map(|name| unpack(&traces.join(format!("{name}.trace.xz")))).collect()
 }
 
 fn unpack(path: &Path) -> String {
@@ -40,9 +32,7 @@ fn calls(traces: &[Trace]) -> u64 {
 
 fn replay_all(traces: &[Trace]) -> usize {
     let outcomes = traces.iter().map(|trace| replay(trace, trace.kernel));
-    outcomes
-        .map(|outcome| outcome.expect("the host is sound").differences.len())
-        .sum()
+    outcomes.map(|outcome| outcome.expect("the host is sound").differences.len()).sum()
 }
 
 fn benchmark(criterion: &mut Criterion) {

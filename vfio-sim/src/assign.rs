@@ -26,10 +26,7 @@ impl Memory for Everywhere {
     }
 
     fn pin(&self, pages: VaddrRange, _access: Access) -> Result<PinnedRun, PinFault> {
-        Ok(PinnedRun {
-            last: pages.last(),
-            charged: true,
-        })
+        Ok(PinnedRun { last: pages.last(), charged: true })
     }
 }
 
@@ -63,29 +60,17 @@ impl Assigned {
         for group in groups {
             let group = vfio
                 .open_group(*group, &process)
-                .map_err(|error| NotAssigned {
-                    errno: error.errno(),
-                    why: error.to_string(),
-                })?;
-            group
-                .set_container(&container, &process)
-                .map_err(|error| NotAssigned {
-                    errno: error.errno(kernel),
-                    why: error.to_string(),
-                })?;
+                .map_err(|error| NotAssigned { errno: error.errno(), why: error.to_string() })?;
+            group.set_container(&container, &process).map_err(|error| NotAssigned {
+                errno: error.errno(kernel),
+                why: error.to_string(),
+            })?;
             open.push(group);
         }
         container
             .set_iommu(&process, container_type(groups))
-            .map_err(|error| NotAssigned {
-                errno: error.errno(kernel),
-                why: error.to_string(),
-            })?;
-        Ok(Self {
-            container,
-            process,
-            _groups: open,
-        })
+            .map_err(|error| NotAssigned { errno: error.errno(kernel), why: error.to_string() })?;
+        Ok(Self { container, process, _groups: open })
     }
 
     /// What GET_INFO says.
@@ -139,30 +124,17 @@ impl<'a> Selection<'a> {
 
     /// Each group by itself.
     pub fn each(host: &'a Host) -> Vec<Self> {
-        host.groups
-            .iter()
-            .map(|group| Self {
-                groups: vec![group],
-            })
-            .collect()
+        host.groups.iter().map(|group| Self { groups: vec![group] }).collect()
     }
 
     /// Why no VMM would try: a group without a device for VFIO, or with one that the host uses.
     pub fn obvious_obstacle(&self) -> Option<String> {
         self.groups.iter().find_map(|group| {
-            let owned = group
-                .devices
-                .iter()
-                .find_map(|device| match &device.binding {
-                    Binding::Kernel(driver) => {
-                        Some(format!("{} is bound to {driver}", device.name))
-                    }
-                    Binding::Vfio | Binding::Unbound | Binding::NoDma => None,
-                });
-            let bound = group
-                .devices
-                .iter()
-                .any(|device| device.binding == Binding::Vfio);
+            let owned = group.devices.iter().find_map(|device| match &device.binding {
+                Binding::Kernel(driver) => Some(format!("{} is bound to {driver}", device.name)),
+                Binding::Vfio | Binding::Unbound | Binding::NoDma => None,
+            });
+            let bound = group.devices.iter().any(|device| device.binding == Binding::Vfio);
             let unbound = (!bound).then(|| "no device is bound to a VFIO driver".to_owned());
             owned.or(unbound)
         })
@@ -189,11 +161,7 @@ impl<'a> Selection<'a> {
     pub fn title(&self) -> String {
         let ids: Vec<String> = self.ids().iter().map(ToString::to_string).collect();
         let word = if ids.len() == 1 { "group" } else { "groups" };
-        format!(
-            "{word} {} ({})",
-            ids.join(", "),
-            self.device_names().join(", ")
-        )
+        format!("{word} {} ({})", ids.join(", "), self.device_names().join(", "))
     }
 }
 

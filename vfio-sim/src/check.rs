@@ -37,14 +37,9 @@ impl WantedRange {
         let (name, range) = text.split_once('=').unwrap_or((text, text));
         let range = parse_range(range)?;
         if range.size().is_none() {
-            return Err(WantedRangeError::WholeSpace {
-                text: text.to_owned(),
-            });
+            return Err(WantedRangeError::WholeSpace { text: text.to_owned() });
         }
-        Ok(Self {
-            name: name.to_owned(),
-            range,
-        })
+        Ok(Self { name: name.to_owned(), range })
     }
 }
 
@@ -113,10 +108,7 @@ pub struct Part {
 
 impl From<IovaRange> for Part {
     fn from(range: IovaRange) -> Self {
-        Self {
-            first: range.first().to_string(),
-            last: range.last().to_string(),
-        }
+        Self { first: range.first().to_string(), last: range.last().to_string() }
     }
 }
 
@@ -124,10 +116,7 @@ impl Report {
     /// Whether a range was refused, or the groups asked for could not be assigned.
     pub fn refused(&self) -> bool {
         let refused = |container: &ContainerReport| {
-            container
-                .not_assigned
-                .as_ref()
-                .is_some_and(|refusal| refusal.errno.is_some())
+            container.not_assigned.as_ref().is_some_and(|refusal| refusal.errno.is_some())
                 || container.ranges.iter().any(|range| !range.fits)
         };
         self.containers.iter().any(refused)
@@ -153,19 +142,12 @@ pub fn check(
             }),
         };
         let ranges = match &assigned {
-            Ok(assigned) => layout
-                .iter()
-                .map(|wanted| try_range(assigned, wanted))
-                .collect(),
+            Ok(assigned) => layout.iter().map(|wanted| try_range(assigned, wanted)).collect(),
             Err(_) => Vec::new(),
         };
         ContainerReport {
             groups: selection.ids().iter().map(ToString::to_string).collect(),
-            devices: selection
-                .device_names()
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
+            devices: selection.device_names().into_iter().map(str::to_owned).collect(),
             not_assigned: assigned.err(),
             ranges,
             title: selection.title(),
@@ -173,16 +155,9 @@ pub fn check(
     };
     let containers = match together {
         Some(selection) => vec![report(selection, true)],
-        None => Selection::each(host)
-            .iter()
-            .map(|each| report(each, false))
-            .collect(),
+        None => Selection::each(host).iter().map(|each| report(each, false)).collect(),
     };
-    Ok(Report {
-        host: host.name.clone(),
-        kernel: kernel.to_string(),
-        containers,
-    })
+    Ok(Report { host: host.name.clone(), kernel: kernel.to_string(), containers })
 }
 
 /// Maps the range, and leaves it mapped: the ranges of a layout must not overlap either.
@@ -204,20 +179,15 @@ fn try_range(assigned: &Assigned, wanted: &WantedRange) -> RangeReport {
         nearest_start: None,
     };
     if let Some(error) = error {
-        report.parts_that_fit = parts_that_fit(assigned, &range)
-            .into_iter()
-            .map(Part::from)
-            .collect();
+        report.parts_that_fit =
+            parts_that_fit(assigned, &range).into_iter().map(Part::from).collect();
         let nearest = match &error {
             MapError::NotValid(reason) => reason.nearest,
             _ => assigned.container.nearest_free(range),
         };
         report.nearest_start = nearest.map(|range| range.first().to_string());
         let errno = Some(error.errno(kernel).to_string());
-        report.refusal = Some(Refusal {
-            errno,
-            why: explain(&error),
-        });
+        report.refusal = Some(Refusal { errno, why: explain(&error) });
     }
     report
 }
@@ -225,9 +195,7 @@ fn try_range(assigned: &Assigned, wanted: &WantedRange) -> RangeReport {
 /// The process address is ours, so messages do not speak of it.
 fn explain(error: &MapError) -> String {
     match error {
-        MapError::Misaligned {
-            iova, size, page, ..
-        } => {
+        MapError::Misaligned { iova, size, page, .. } => {
             format!("iova {iova} and size {size:#x} must be multiples of the page {page}")
         }
         MapError::Exists { iova, existing } => {
@@ -245,18 +213,12 @@ fn parts_that_fit(assigned: &Assigned, range: &IovaRange) -> Vec<IovaRange> {
     let Some(page) = info.page_sizes.smallest() else {
         return Vec::new();
     };
-    let valid = if info.iova_ranges.is_empty() {
-        vec![IovaRange::full()]
-    } else {
-        info.iova_ranges
-    };
+    let valid =
+        if info.iova_ranges.is_empty() { vec![IovaRange::full()] } else { info.iova_ranges };
     let mut parts: Vec<IovaRange> = valid.iter().filter_map(|v| v.intersection(range)).collect();
     for mapping in assigned.container.mappings() {
         let cut = |part: IovaRange| match part.overlaps(&mapping.iova) {
-            true => [
-                part.below(mapping.iova.first()),
-                part.above(mapping.iova.last()),
-            ],
+            true => [part.below(mapping.iova.first()), part.above(mapping.iova.last())],
             false => [Some(part), None],
         };
         parts = parts.into_iter().flat_map(cut).flatten().collect();
@@ -276,26 +238,11 @@ pub fn render(report: &Report) -> String {
     for container in &report.containers {
         text += &format!("\n{}\n", container.title);
         if let Some(refusal) = &container.not_assigned {
-            let errno = refusal
-                .errno
-                .as_ref()
-                .map(|e| format!("{e}: "))
-                .unwrap_or_default();
-            let paint = if refusal.errno.is_some() {
-                style.bad()
-            } else {
-                style.dim()
-            };
-            text += &format!(
-                "  {paint}cannot be assigned: {errno}{}{paint:#}\n",
-                refusal.why
-            );
+            let errno = refusal.errno.as_ref().map(|e| format!("{e}: ")).unwrap_or_default();
+            let paint = if refusal.errno.is_some() { style.bad() } else { style.dim() };
+            text += &format!("  {paint}cannot be assigned: {errno}{}{paint:#}\n", refusal.why);
         }
-        let width = container
-            .ranges
-            .iter()
-            .map(|range| range.name.chars().count())
-            .max();
+        let width = container.ranges.iter().map(|range| range.name.chars().count()).max();
         for range in &container.ranges {
             text += &render_range(range, width.unwrap_or(0));
         }
@@ -305,9 +252,7 @@ pub fn render(report: &Report) -> String {
 
 fn render_range(range: &RangeReport, width: usize) -> String {
     let style = crate::style::Style;
-    let RangeReport {
-        name, first, last, ..
-    } = range;
+    let RangeReport { name, first, last, .. } = range;
     let Some(refusal) = &range.refusal else {
         let good = style.good();
         return format!("  {name:width$}  {good}fits{good:#}     {first}..{last}\n");

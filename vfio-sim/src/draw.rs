@@ -38,39 +38,21 @@ impl Picture {
         let valid = self.valid.is_empty() || self.valid.iter().any(|r| r.contains(address));
         if valid {
             let relaxable = regions.any(|region| region.kind == RegionKind::DirectRelaxable);
-            return if relaxable {
-                Use::ValidRelaxable
-            } else {
-                Use::Valid
-            };
+            return if relaxable { Use::ValidRelaxable } else { Use::Valid };
         }
         if let Some(region) = regions.find(|region| is_excluded(region.kind)) {
             return Use::Reserved(region.kind);
         }
-        let translated = self
-            .apertures
-            .iter()
-            .all(|aperture| aperture.contains(address));
-        if translated {
-            Use::Dropped
-        } else {
-            Use::Beyond
-        }
+        let translated = self.apertures.iter().all(|aperture| aperture.contains(address));
+        if translated { Use::Dropped } else { Use::Beyond }
     }
 
     /// The space in pieces of one use each, ascending.
     fn pieces(&self) -> Vec<(IovaRange, Use)> {
         let regions = self.regions.iter().filter_map(ReservedRegion::range);
-        let ranges = self
-            .valid
-            .iter()
-            .chain(&self.apertures)
-            .copied()
-            .chain(regions);
-        let mut starts: Vec<Iova> = ranges
-            .flat_map(|range| [Some(range.first()), range.next()])
-            .flatten()
-            .collect();
+        let ranges = self.valid.iter().chain(&self.apertures).copied().chain(regions);
+        let mut starts: Vec<Iova> =
+            ranges.flat_map(|range| [Some(range.first()), range.next()]).flatten().collect();
         starts.push(Iova(0));
         starts.sort_unstable();
         starts.dedup();
@@ -105,11 +87,7 @@ pub(crate) fn draw(picture: &Picture) -> String {
     let mut corner = ('┌', '┐');
     for (range, used) in picture.pieces() {
         if used == Use::Beyond {
-            text += &border(
-                range.first(),
-                corner,
-                &format!("{}{}", label(used), size(&range)),
-            );
+            text += &border(range.first(), corner, &format!("{}{}", label(used), size(&range)));
             return text;
         }
         text += &border(range.first(), corner, "");
@@ -118,16 +96,9 @@ pub(crate) fn draw(picture: &Picture) -> String {
         let lines = 1 + range.span().checked_ilog2().unwrap_or(0) as usize / 16;
         for line in 0..lines {
             let fill = fill.to_string().repeat(WIDTH);
-            let note = if line == (lines - 1) / 2 {
-                label(used) + &size(&range)
-            } else {
-                String::new()
-            };
-            let note = if note.is_empty() {
-                note
-            } else {
-                format!(" {note}")
-            };
+            let note =
+                if line == (lines - 1) / 2 { label(used) + &size(&range) } else { String::new() };
+            let note = if note.is_empty() { note } else { format!(" {note}") };
             text += &format!("{:20}│{paint}{fill}{paint:#}│{paint}{note}{paint:#}\n", "");
         }
     }
@@ -136,21 +107,9 @@ pub(crate) fn draw(picture: &Picture) -> String {
 
 /// The line between two boxes, with the address that starts the lower one.
 fn border(address: Iova, (left, right): (char, char), note: &str) -> String {
-    let (left, right) = if note.is_empty() {
-        (left, right)
-    } else {
-        ('└', '┘')
-    };
-    let note = if note.is_empty() {
-        String::new()
-    } else {
-        format!(" {note}")
-    };
-    format!(
-        "{:>19} {left}{}{right}{note}\n",
-        address.to_string(),
-        "─".repeat(WIDTH)
-    )
+    let (left, right) = if note.is_empty() { (left, right) } else { ('└', '┘') };
+    let note = if note.is_empty() { String::new() } else { format!(" {note}") };
+    format!("{:>19} {left}{}{right}{note}\n", address.to_string(), "─".repeat(WIDTH))
 }
 
 fn look(used: Use) -> (anstyle::Style, char) {
@@ -204,12 +163,7 @@ mod tests {
             apertures: vec![range(0, 0x7f_ffff_ffff)],
         };
         let text = draw(&picture);
-        for part in [
-            "0xbf800000",
-            "MSI window, 1 MiB",
-            "beyond the IOMMU's width",
-            "relaxable",
-        ] {
+        for part in ["0xbf800000", "MSI window, 1 MiB", "beyond the IOMMU's width", "relaxable"] {
             assert_eq!(text.matches(part).count(), 1, "{part} in\n{text}");
         }
     }

@@ -102,10 +102,7 @@ pub struct HostRegion {
 impl HostRegion {
     /// A region that every kernel reports.
     pub fn always(region: ReservedRegion) -> Self {
-        Self {
-            region,
-            since: None,
-        }
+        Self { region, since: None }
     }
 
     fn known_to(&self, kernel: &Kernel) -> bool {
@@ -115,20 +112,14 @@ impl HostRegion {
 
 /// The place of a kernel among the known ones, oldest first.
 pub(crate) fn age(kernel: &Kernel) -> usize {
-    let position = Kernel::ALL
-        .iter()
-        .position(|known| known.name() == kernel.name());
+    let position = Kernel::ALL.iter().position(|known| known.name() == kernel.name());
     position.unwrap_or(Kernel::ALL.len())
 }
 
 impl HostIommu {
     /// What `kernel` makes of it.
     pub(crate) fn under(&self, kernel: &Kernel) -> Option<FixedIommu> {
-        let known = self
-            .widths
-            .iter()
-            .rev()
-            .find(|widths| age(&widths.from) <= age(kernel));
+        let known = self.widths.iter().rev().find(|widths| age(&widths.from) <= age(kernel));
         let widths = known.or(self.widths.first())?;
         Some(FixedIommu {
             driver: self.driver,
@@ -143,50 +134,28 @@ impl HostIommu {
 impl Host {
     /// The VFIO driver of `kernel` on this host.
     pub fn boot(&self, kernel: Kernel) -> Result<Vfio, HostError> {
-        let iommus: Vec<Arc<FixedIommu>> = self
-            .iommus
-            .iter()
-            .filter_map(|iommu| iommu.under(&kernel))
-            .map(Arc::new)
-            .collect();
+        let iommus: Vec<Arc<FixedIommu>> =
+            self.iommus.iter().filter_map(|iommu| iommu.under(&kernel)).map(Arc::new).collect();
         let describe = |group: &HostGroup| {
             let kind = match group.kind {
                 HostGroupKind::Iommu(at) => GroupKind::Iommu(Arc::clone(iommus.get(at)?) as Arc<_>),
                 HostGroupKind::Emulated => GroupKind::Emulated,
                 HostGroupKind::NoIommu => GroupKind::NoIommu,
             };
-            let devices = group
-                .devices
-                .iter()
-                .map(|device| device.under(&kernel))
-                .collect();
-            Some(GroupDescription {
-                number: group.number,
-                kind,
-                devices,
-            })
+            let devices = group.devices.iter().map(|device| device.under(&kernel)).collect();
+            Some(GroupDescription { number: group.number, kind, devices })
         };
-        let vfio = Vfio::with_page_size(
-            kernel,
-            self.page_size,
-            self.groups.iter().filter_map(describe),
-        )?;
+        let vfio =
+            Vfio::with_page_size(kernel, self.page_size, self.groups.iter().filter_map(describe))?;
         vfio.set_allow_unsafe_interrupts(self.allow_unsafe_interrupts);
-        vfio.set_noiommu(
-            self.groups
-                .iter()
-                .any(|group| group.kind == HostGroupKind::NoIommu),
-        );
+        vfio.set_noiommu(self.groups.iter().any(|group| group.kind == HostGroupKind::NoIommu));
         Ok(vfio)
     }
 
     /// The device with this name, and its group.
     pub fn device(&self, name: &str) -> Option<(&HostGroup, &HostDevice)> {
         self.groups.iter().find_map(|group| {
-            Some((
-                group,
-                group.devices.iter().find(|device| device.name == name)?,
-            ))
+            Some((group, group.devices.iter().find(|device| device.name == name)?))
         })
     }
 }

@@ -141,15 +141,11 @@ fn parse_region(text: &str) -> Result<HostRegion, String> {
         [range, kind] => (range, kind, None),
         [range, kind, "since", kernel] => (range, kind, Some(kernel)),
         _ => {
-            return Err(format!(
-                "\"{text}\" is not a region: write RANGE KIND [since KERNEL]"
-            ));
+            return Err(format!("\"{text}\" is not a region: write RANGE KIND [since KERNEL]"));
         }
     };
-    let since: Option<Kernel> = since
-        .map(str::parse)
-        .transpose()
-        .map_err(|error| format!("{error}"))?;
+    let since: Option<Kernel> =
+        since.map(str::parse).transpose().map_err(|error| format!("{error}"))?;
     let region = region(range, region_kind(kind)?).map_err(|error| error.to_string())?;
     Ok(HostRegion { region, since })
 }
@@ -160,11 +156,7 @@ fn region(range: &str, kind: RegionKind) -> Result<ReservedRegion, NumberError> 
         return Ok(ReservedRegion::from_length(parse_number(first)?, 0, kind));
     }
     let range = parse_range(range)?;
-    Ok(ReservedRegion {
-        first: range.first(),
-        last: range.last(),
-        kind,
-    })
+    Ok(ReservedRegion { first: range.first(), last: range.last(), kind })
 }
 
 const KINDS: [(&str, RegionKind); 5] = [
@@ -177,23 +169,14 @@ const KINDS: [(&str, RegionKind); 5] = [
 
 /// The word for a kind in host files.
 pub fn region_kind_name(kind: RegionKind) -> &'static str {
-    KINDS
-        .iter()
-        .find(|(_, known)| *known == kind)
-        .map_or("", |(name, _)| name)
+    KINDS.iter().find(|(_, known)| *known == kind).map_or("", |(name, _)| name)
 }
 
 fn region_kind(name: &str) -> Result<RegionKind, String> {
-    let known = KINDS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, kind)| *kind);
+    let known = KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
     known.ok_or_else(|| {
         let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
-        format!(
-            "unknown region kind \"{name}\"; known are {}",
-            names.join(", ")
-        )
+        format!("unknown region kind \"{name}\"; known are {}", names.join(", "))
     })
 }
 
@@ -212,10 +195,7 @@ pub fn load(path: &Path) -> Result<Host, HostFileError> {
 pub fn parse(name: &str, file: &str, text: &str) -> Result<Host, HostFileError> {
     let invalid = |problem: Problem| problem.in_file(file, text);
     let parsed: File = toml::from_str(text).map_err(|error| {
-        invalid(Problem {
-            span: error.span(),
-            text: error.message().replace('\n', "; "),
-        })
+        invalid(Problem { span: error.span(), text: error.message().replace('\n', "; ") })
     })?;
     build(name, parsed).map_err(invalid)
 }
@@ -228,36 +208,19 @@ struct Problem {
 
 impl Problem {
     fn at<T>(place: &Spanned<T>, text: String) -> Self {
-        Self {
-            span: Some(place.span()),
-            text,
-        }
+        Self { span: Some(place.span()), text }
     }
 
     fn nowhere(text: impl Into<String>) -> Self {
-        Self {
-            span: None,
-            text: text.into(),
-        }
+        Self { span: None, text: text.into() }
     }
 
     fn in_file(self, file: &str, text: &str) -> HostFileError {
         let offset = self.span.map_or(0, |span| span.start);
         let before = text.get(..offset).unwrap_or(text);
         let line = before.matches('\n').count() + 1;
-        let column = before
-            .rsplit('\n')
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .count()
-            + 1;
-        HostFileError::Invalid {
-            file: file.to_owned(),
-            line,
-            column,
-            problem: self.text,
-        }
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        HostFileError::Invalid { file: file.to_owned(), line, column, problem: self.text }
     }
 }
 
@@ -269,10 +232,7 @@ fn build(name: &str, file: File) -> Result<Host, Problem> {
             .ok_or_else(|| {
                 let size = size.get_ref().0;
                 let problem = format!("page-size {size:#x} is not a power of two from 4K up");
-                Problem {
-                    span: file.page_size.as_ref().map(Spanned::span),
-                    text: problem,
-                }
+                Problem { span: file.page_size.as_ref().map(Spanned::span), text: problem }
             })?,
     };
     let mut iommus = Iommus::default();
@@ -334,10 +294,7 @@ impl Iommus {
     fn of_group(&self, group: &Group) -> Result<usize, Problem> {
         match &group.iommu {
             Some(name) => self.position(name.get_ref()).ok_or_else(|| {
-                Problem::at(
-                    name,
-                    format!("there is no [[iommu]] named \"{}\"", name.get_ref()),
-                )
+                Problem::at(name, format!("there is no [[iommu]] named \"{}\"", name.get_ref()))
             }),
             None if self.list.len() == 1 => Ok(0),
             None => {
@@ -363,9 +320,7 @@ fn widths(first: Widths, changes: Vec<From>) -> Result<Vec<Widths>, Problem> {
         widths.push(Widths {
             from,
             aperture: change.aperture.map_or(last.aperture, |range| range.0.0),
-            page_sizes: change
-                .page_sizes
-                .map_or(last.page_sizes, |sizes| PageSizes(sizes.0)),
+            page_sizes: change.page_sizes.map_or(last.page_sizes, |sizes| PageSizes(sizes.0)),
         });
     }
     Ok(widths)
@@ -386,10 +341,7 @@ impl Groups {
             GroupKind::Emulated => HostGroupKind::Emulated,
             GroupKind::Noiommu => HostGroupKind::NoIommu,
         };
-        if let Some(iommu) = group
-            .iommu
-            .as_ref()
-            .filter(|_| group.kind != Some(GroupKind::Iommu))
+        if let Some(iommu) = group.iommu.as_ref().filter(|_| group.kind != Some(GroupKind::Iommu))
             && group.kind.is_some()
         {
             let problem = "a group that is emulated or noiommu has no IOMMU".to_owned();
@@ -400,26 +352,16 @@ impl Groups {
             known.number == number && (known.kind == HostGroupKind::NoIommu) == noiommu
         };
         if self.list.iter().any(twin) {
-            return Err(Problem::at(
-                &group.number,
-                format!("two groups have the number {number}"),
-            ));
+            return Err(Problem::at(&group.number, format!("two groups have the number {number}")));
         }
         if group.device.is_empty() {
-            return Err(Problem::at(
-                &group.number,
-                format!("group {number} has no device"),
-            ));
+            return Err(Problem::at(&group.number, format!("group {number} has no device")));
         }
         let mut devices = Vec::new();
         for device in group.device {
             devices.push(self.device(device, number, kind)?);
         }
-        self.list.push(HostGroup {
-            number,
-            kind,
-            devices,
-        });
+        self.list.push(HostGroup { number, kind, devices });
         Ok(())
     }
 
@@ -445,12 +387,7 @@ impl Groups {
             regions.push(region.map_err(|problem| Problem::at(text, problem))?);
         }
         let binding = binding(&device.driver);
-        Ok(HostDevice {
-            name,
-            description: device.description,
-            binding,
-            regions,
-        })
+        Ok(HostDevice { name, description: device.description, binding, regions })
     }
 }
 
@@ -460,11 +397,7 @@ fn check_name(name: &str, kind: HostGroupKind) -> Result<(), String> {
         return if is_uuid(name) { Ok(()) } else { Err(problem) };
     }
     let problem = format!("\"{name}\" is not a PCI address such as 0000:00:03.0");
-    if is_pci_address(name) {
-        Ok(())
-    } else {
-        Err(problem)
-    }
+    if is_pci_address(name) { Ok(()) } else { Err(problem) }
 }
 
 /// Whether a name is `DOMAIN:BUS:DEVICE.FUNCTION` as Linux prints it.
@@ -507,9 +440,7 @@ mod tests {
         page-sizes = \"0x1000\"\ncoherent = false\nisolated-msi = true\n";
 
     fn problem(rest: &str) -> String {
-        parse("test", "test.toml", &format!("{IOMMU}{rest}"))
-            .unwrap_err()
-            .to_string()
+        parse("test", "test.toml", &format!("{IOMMU}{rest}")).unwrap_err().to_string()
     }
 
     fn device(name: &str, regions: &str) -> String {
@@ -522,32 +453,14 @@ mod tests {
     fn mistakes_are_reported_with_line_and_field() {
         let cases = [
             ("", "test.toml:1:1: the host has no [[group]]"),
-            (
-                "[[group]]\nnumber = 1\n",
-                "test.toml:8:10: group 1 has no device",
-            ),
-            (
-                &device("00:03.0", ""),
-                "test.toml:10:8: \"00:03.0\" is not a PCI address",
-            ),
-            (
-                &device("0000:00:03.0", "\"5-4 msi\""),
-                "test.toml:11:12: range \"5-4\" ends below",
-            ),
-            (
-                &device("0000:00:03.0", "\"0+1 mis\""),
-                "11:12: unknown region kind \"mis\"",
-            ),
+            ("[[group]]\nnumber = 1\n", "test.toml:8:10: group 1 has no device"),
+            (&device("00:03.0", ""), "test.toml:10:8: \"00:03.0\" is not a PCI address"),
+            (&device("0000:00:03.0", "\"5-4 msi\""), "test.toml:11:12: range \"5-4\" ends below"),
+            (&device("0000:00:03.0", "\"0+1 mis\""), "11:12: unknown region kind \"mis\""),
             (&device("0000:00:03.0", "\"0+1\""), "write RANGE KIND"),
-            (
-                &device("0000:00:03.0", "\"0+1 msi since 6.6\""),
-                "unknown kernel \"6.6\"",
-            ),
+            (&device("0000:00:03.0", "\"0+1 msi since 6.6\""), "unknown kernel \"6.6\""),
             ("[[group]]\nnumber = -1\n", "test.toml:8:10: "),
-            (
-                "[[group]]\nnumbr = 1\n",
-                "test.toml:8:1: unknown field `numbr`",
-            ),
+            ("[[group]]\nnumbr = 1\n", "test.toml:8:1: unknown field `numbr`"),
             ("[[group]\n", "test.toml:7:"),
         ];
         for (rest, expected) in cases {
@@ -578,14 +491,7 @@ mod tests {
         for good in ["0000:00:03.0", "10000:e1:1f.7", "0000:ff:00.0"] {
             assert!(is_pci_address(good), "{good}");
         }
-        for bad in [
-            "",
-            "00:03.0",
-            "0000:00:20.0",
-            "0000:00:03.8",
-            "0000.00.03.0",
-            "0000:00:3.0",
-        ] {
+        for bad in ["", "00:03.0", "0000:00:20.0", "0000:00:03.8", "0000.00.03.0", "0000:00:3.0"] {
             assert!(!is_pci_address(bad), "{bad}");
         }
     }

@@ -37,9 +37,7 @@ pub fn names() -> Vec<&'static str> {
 
 /// The known hosts.
 pub fn known() -> impl Iterator<Item = Result<Host, HostFileError>> {
-    KNOWN
-        .iter()
-        .map(|(name, text)| host_file::parse(name, &format!("hosts/{name}.toml"), text))
+    KNOWN.iter().map(|(name, text)| host_file::parse(name, &format!("hosts/{name}.toml"), text))
 }
 
 /// The host of that name, or the host in that file. A name with a `/` or ending in `.toml` is a
@@ -52,9 +50,7 @@ pub fn find(name: &str) -> Result<Host, FindHostError> {
     }
     let path = Path::new(name);
     if !file && !path.exists() {
-        return Err(FindHostError::Unknown {
-            name: name.to_owned(),
-        });
+        return Err(FindHostError::Unknown { name: name.to_owned() });
     }
     Ok(host_file::load(path)?)
 }
@@ -71,11 +67,7 @@ mod tests {
             for kernel in Kernel::ALL {
                 host.boot(kernel).unwrap();
             }
-            assert!(
-                !host.description.is_empty(),
-                "{} has no description",
-                host.name
-            );
+            assert!(!host.description.is_empty(), "{} has no description", host.name);
         }
     }
 

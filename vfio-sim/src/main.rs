@@ -109,11 +109,7 @@ fn main() -> ExitCode {
     match done {
         Ok(Done { output, good }) => {
             print(&output);
-            if good {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(1)
-            }
+            if good { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }
         Err(BadInput(message)) => {
             eprintln!("vfio-sim: {message}");
@@ -125,17 +121,13 @@ fn main() -> ExitCode {
 /// Prints with colours where they can be seen. A reader that has gone away (`| head`) is no error.
 fn print(output: &str) {
     let mut stdout = anstream::stdout().lock();
-    let _ = stdout
-        .write_all(output.as_bytes())
-        .and_then(|()| stdout.flush());
+    let _ = stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush());
 }
 
 fn list_hosts() -> Result<Done, BadInput> {
     let mut output = String::new();
     for host in hosts::known() {
-        let Host {
-            name, description, ..
-        } = host?;
+        let Host { name, description, .. } = host?;
         output += &format!("{name:10}{description}\n");
     }
     Ok(Done { output, good: true })
@@ -157,32 +149,18 @@ impl HostArguments {
 fn run_show(arguments: &ShowArguments) -> Result<Done, BadInput> {
     let (host, kernel) = arguments.host.load()?;
     let show = show::show(&host, kernel, arguments.host.selection(&host)?)?;
-    let output = if arguments.host.json {
-        json(&show)?
-    } else {
-        show::render(&show)
-    };
+    let output = if arguments.host.json { json(&show)? } else { show::render(&show) };
     Ok(Done { output, good: true })
 }
 
 fn run_check(arguments: &CheckArguments) -> Result<Done, BadInput> {
     let (host, kernel) = arguments.host.load()?;
-    let layout: Vec<WantedRange> = arguments
-        .ranges
-        .iter()
-        .map(|text| WantedRange::parse(text))
-        .collect::<Result<_, _>>()?;
+    let layout: Vec<WantedRange> =
+        arguments.ranges.iter().map(|text| WantedRange::parse(text)).collect::<Result<_, _>>()?;
     let selection = arguments.host.selection(&host)?;
     let report = check::check(&host, kernel, selection.as_ref(), &layout)?;
-    let output = if arguments.host.json {
-        json(&report)?
-    } else {
-        check::render(&report)
-    };
-    Ok(Done {
-        output,
-        good: !report.refused(),
-    })
+    let output = if arguments.host.json { json(&report)? } else { check::render(&report) };
+    Ok(Done { output, good: !report.refused() })
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String, BadInput> {
@@ -209,20 +187,11 @@ fn run_replay(arguments: &ReplayArguments) -> Result<Done, BadInput> {
         differences += outcome.differences.len();
     }
     output += &format!("{traces} traces, {calls} calls, {differences} differences\n");
-    Ok(Done {
-        output,
-        good: differences == 0,
-    })
+    Ok(Done { output, good: differences == 0 })
 }
 
 fn describe(file: &str, difference: &Difference) -> String {
-    let Difference {
-        line,
-        call,
-        kernel,
-        emulator,
-        rule,
-    } = difference;
+    let Difference { line, call, kernel, emulator, rule } = difference;
     let mut text = format!("{file}:{line}: {call}\n  kernel:   {kernel}\n  emulator: {emulator}\n");
     if let Some(rule) = rule {
         text += &format!("  rule:     {rule}\n");

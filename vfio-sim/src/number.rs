@@ -50,9 +50,7 @@ pub enum NumberError {
 
 /// Parses a number.
 pub fn parse_number(text: &str) -> Result<u64, NumberError> {
-    let not_a_number = || NumberError::NotANumber {
-        text: text.to_owned(),
-    };
+    let not_a_number = || NumberError::NotANumber { text: text.to_owned() };
     let (digits, shift) = match text.char_indices().last().ok_or_else(not_a_number)? {
         (at, 'k' | 'K') => (&text[..at], 10),
         (at, 'm' | 'M') => (&text[..at], 20),
@@ -61,10 +59,7 @@ pub fn parse_number(text: &str) -> Result<u64, NumberError> {
         (at, 'p' | 'P') => (&text[..at], 50),
         _ => (text, 0),
     };
-    let (digits, radix) = match digits
-        .strip_prefix("0x")
-        .or_else(|| digits.strip_prefix("0X"))
-    {
+    let (digits, radix) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
         Some(digits) => (digits, 16),
         None => (digits, 10),
     };
@@ -72,31 +67,22 @@ pub fn parse_number(text: &str) -> Result<u64, NumberError> {
     if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
         return Err(not_a_number());
     }
-    let too_large = || NumberError::TooLarge {
-        text: text.to_owned(),
-    };
+    let too_large = || NumberError::TooLarge { text: text.to_owned() };
     let value = u64::from_str_radix(digits, radix).map_err(|_| too_large())?;
     value.checked_mul(1 << shift).ok_or_else(too_large)
 }
 
 /// Parses a range.
 pub fn parse_range(text: &str) -> Result<IovaRange, NumberError> {
-    let impossible = |error| NumberError::Impossible {
-        text: text.to_owned(),
-        error,
-    };
+    let impossible = |error| NumberError::Impossible { text: text.to_owned(), error };
     if let Some((first, size)) = text.split_once('+') {
         let (first, size) = (parse_number(first.trim())?, parse_number(size.trim())?);
         return IovaRange::from_size(Iova(first), size).map_err(impossible);
     }
-    let not_a_range = || NumberError::NotARange {
-        text: text.to_owned(),
-    };
+    let not_a_range = || NumberError::NotARange { text: text.to_owned() };
     let (first, last) = text.split_once('-').ok_or_else(not_a_range)?;
     let (first, last) = (parse_number(first.trim())?, parse_number(last.trim())?);
-    let backwards = || NumberError::Backwards {
-        text: text.to_owned(),
-    };
+    let backwards = || NumberError::Backwards { text: text.to_owned() };
     IovaRange::new(Iova(first), Iova(last)).ok_or_else(backwards)
 }
 
@@ -116,9 +102,7 @@ impl<'de> Deserialize<'de> for Number {
 
             fn visit_i64<E: de::Error>(self, value: i64) -> Result<Number, E> {
                 let value = u64::try_from(value);
-                value
-                    .map(Number)
-                    .map_err(|_| E::custom("a number must not be negative"))
+                value.map(Number).map_err(|_| E::custom("a number must not be negative"))
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
@@ -158,19 +142,11 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_refused() {
-        for text in [
-            "", "K", "0x", "-1", "+1", "1.5G", "12Q", "0xg", "1 K", "1KK", "٣",
-        ] {
-            assert!(
-                matches!(parse_number(text), Err(NumberError::NotANumber { .. })),
-                "{text}"
-            );
+        for text in ["", "K", "0x", "-1", "+1", "1.5G", "12Q", "0xg", "1 K", "1KK", "٣"] {
+            assert!(matches!(parse_number(text), Err(NumberError::NotANumber { .. })), "{text}");
         }
         for text in ["0x10000000000000000", "16384P", "18446744073709551616"] {
-            assert!(
-                matches!(parse_number(text), Err(NumberError::TooLarge { .. })),
-                "{text}"
-            );
+            assert!(matches!(parse_number(text), Err(NumberError::TooLarge { .. })), "{text}");
         }
     }
 
@@ -180,10 +156,7 @@ mod tests {
         assert_eq!(parse_range("0x1000-0x1fff"), Ok(range(0x1000, 0x1fff)));
         assert_eq!(parse_range("0x1000+4K"), Ok(range(0x1000, 0x1fff)));
         assert_eq!(parse_range("0-0xffffffffffffffff"), Ok(IovaRange::full()));
-        assert_eq!(
-            parse_range("0xffffffffffffffff+1"),
-            Ok(range(u64::MAX, u64::MAX))
-        );
+        assert_eq!(parse_range("0xffffffffffffffff+1"), Ok(range(u64::MAX, u64::MAX)));
     }
 
     #[test]

@@ -54,9 +54,7 @@ pub fn replay(trace: &Trace, kernel: Kernel) -> Result<Outcome, HostError> {
         return Ok(outcome);
     };
     let mut host = trace.host.clone();
-    host.iommus
-        .iter_mut()
-        .for_each(|iommu| iommu.isolated_msi = false);
+    host.iommus.iter_mut().for_each(|iommu| iommu.isolated_msi = false);
     let mut corrected = run(trace, &host, kernel)?;
     if corrected.differences.len() >= outcome.differences.len() {
         return Ok(outcome);
@@ -73,20 +71,13 @@ pub fn replay(trace: &Trace, kernel: Kernel) -> Result<Outcome, HostError> {
 fn contradiction(trace: &Trace, outcome: &Outcome) -> Option<usize> {
     let claims = trace.host.iommus.iter().any(|iommu| iommu.isolated_msi);
     let first = outcome.differences.first().filter(|_| claims)?;
-    let recorded = trace
-        .calls
-        .iter()
-        .find(|recorded| recorded.line == first.line)?;
+    let recorded = trace.calls.iter().find(|recorded| recorded.line == first.line)?;
     let attaches = match recorded.call {
         Call::SetContainer(..) => true,
         Call::IoctlValue(_, command, _) => command == command::SET_IOMMU,
         _ => false,
     };
-    let refused = recorded.answer
-        == Answer {
-            value: -1,
-            errno: Errno::EPERM.0,
-        };
+    let refused = recorded.answer == Answer { value: -1, errno: Errno::EPERM.0 };
     (attaches && refused && first.rule.is_none()).then_some(first.line)
 }
 
@@ -131,10 +122,7 @@ struct Refusal {
 
 impl Refusal {
     fn new(errno: Errno, error: impl std::fmt::Display + 'static) -> Self {
-        Self {
-            errno,
-            rule: Box::new(move || error.to_string()),
-        }
+        Self { errno, rule: Box::new(move || error.to_string()) }
     }
 }
 
@@ -151,14 +139,7 @@ impl<'a> Machine<'a> {
         }
         let process = Process::new(Arc::clone(&memory) as Arc<_>);
         let files = trace.files.iter().map(|_| File::Closed).collect();
-        Self {
-            trace,
-            vfio,
-            memory,
-            process,
-            files,
-            after: Vec::new(),
-        }
+        Self { trace, vfio, memory, process, files, after: Vec::new() }
     }
 
     fn make(&mut self, call: &Call) -> Result1 {
@@ -185,8 +166,7 @@ impl<'a> Machine<'a> {
             Call::Peek(at, length, _) => {
                 self.after.resize(*length, 0);
                 let read = self.memory.read(*at, &mut self.after);
-                read.map(|()| 0)
-                    .map_err(|fault| Refusal::new(Errno::EFAULT, fault))
+                read.map(|()| 0).map_err(|fault| Refusal::new(Errno::EFAULT, fault))
             }
             Call::Sysfs(device, _) => self.sysfs(*device),
             Call::Close(file) => self.close(*file),
@@ -205,10 +185,7 @@ impl<'a> Machine<'a> {
         let name = self.trace.text(device);
         let name = name.strip_prefix("noiommu:").unwrap_or(name);
         // Of a device without a group there is no node to open.
-        let group = self
-            .vfio
-            .group_of(name)
-            .unwrap_or(GroupId::Numbered(u32::MAX));
+        let group = self.vfio.group_of(name).unwrap_or(GroupId::Numbered(u32::MAX));
         let opened = self.vfio.open_group(group, &self.process);
         self.files[file] = File::Group(opened.map_err(|e| Refusal::new(e.errno(), e))?);
         Ok(0)
@@ -271,10 +248,7 @@ impl<'a> Machine<'a> {
 
     fn sysfs(&mut self, device: TextRef) -> Result1 {
         let name = self.trace.text(device);
-        let text = self
-            .vfio
-            .group_of(name)
-            .and_then(|group| self.vfio.reserved_regions(group));
+        let text = self.vfio.group_of(name).and_then(|group| self.vfio.reserved_regions(group));
         let text = text.ok_or_else(|| Refusal::new(Errno::ENOENT, "no such device"))?;
         self.after.extend(text.trim().bytes());
         Ok(0)
@@ -290,10 +264,7 @@ impl<'a> Machine<'a> {
 }
 
 fn bad_fd() -> Refusal {
-    Refusal::new(
-        Errno::EBADF,
-        "the file is not open, or not a file of the right kind",
-    )
+    Refusal::new(Errno::EBADF, "the file is not open, or not a file of the right kind")
 }
 
 fn compare(
@@ -303,14 +274,8 @@ fn compare(
     got: Result1,
 ) -> Option<Difference> {
     let answer = match &got {
-        Ok(value) => Answer {
-            value: *value,
-            errno: 0,
-        },
-        Err(refusal) => Answer {
-            value: -1,
-            errno: refusal.errno.0,
-        },
+        Ok(value) => Answer { value: *value, errno: 0 },
+        Err(refusal) => Answer { value: -1, errno: refusal.errno.0 },
     };
     let expected: &[u8] = match &recorded.call {
         Call::Ioctl(_, _, _, after) | Call::Peek(_, _, after) => trace.bytes(after),
@@ -337,11 +302,7 @@ fn show(answer: Answer, bytes: &[u8], other: &[u8], text: bool) -> String {
         Answer { value, .. } => value.to_string(),
     };
     if text && bytes != other {
-        let _ = write!(
-            words,
-            ", \"{}\"",
-            String::from_utf8_lossy(bytes).escape_debug()
-        );
+        let _ = write!(words, ", \"{}\"", String::from_utf8_lossy(bytes).escape_debug());
     } else if bytes != other {
         let same = bytes.iter().zip(other).take_while(|(a, b)| a == b).count();
         let from = same.saturating_sub(same % 8).min(bytes.len());
@@ -358,40 +319,20 @@ fn describe(trace: &Trace, call: &Call) -> String {
     match call {
         Call::OpenContainer(file) => format!("open container {}", trace.file(*file)),
         Call::OpenGroup(file, device) => {
-            format!(
-                "open group of {} as {}",
-                trace.text(*device),
-                trace.file(*file)
-            )
+            format!("open group of {} as {}", trace.text(*device), trace.file(*file))
         }
         Call::OpenDevice(_, group, name) => {
-            format!(
-                "{}: VFIO_GROUP_GET_DEVICE_FD {}",
-                trace.file(*group),
-                trace.text(*name)
-            )
+            format!("{}: VFIO_GROUP_GET_DEVICE_FD {}", trace.file(*group), trace.text(*name))
         }
         Call::SetContainer(group, container) => {
-            format!(
-                "{}: VFIO_GROUP_SET_CONTAINER {}",
-                trace.file(*group),
-                trace.file(*container)
-            )
+            format!("{}: VFIO_GROUP_SET_CONTAINER {}", trace.file(*group), trace.file(*container))
         }
         Call::Ioctl(file, command, before, _) => {
             let argument = describe_argument(*command, trace.bytes(before));
-            format!(
-                "{}: {} {argument}",
-                trace.file(*file),
-                command_name(*command)
-            )
+            format!("{}: {} {argument}", trace.file(*file), command_name(*command))
         }
         Call::IoctlValue(file, command, value) => {
-            format!(
-                "{}: {} {value:#x}",
-                trace.file(*file),
-                command_name(*command)
-            )
+            format!("{}: {} {value:#x}", trace.file(*file), command_name(*command))
         }
         Call::Poke(at, length, byte) => format!("fill {length:#x} bytes at {at} with {byte:#x}"),
         Call::Peek(at, length, _) => format!("read {length:#x} bytes at {at}"),
@@ -409,12 +350,9 @@ fn command_name(command: u32) -> String {
 /// The fields of a request, as far as its bytes go.
 fn describe_argument(command: u32, bytes: &[u8]) -> String {
     let fields: &[(&str, usize, usize)] = match command {
-        command::IOMMU_MAP_DMA => &[
-            ("flags", 4, 4),
-            ("iova", 16, 8),
-            ("size", 24, 8),
-            ("vaddr", 8, 8),
-        ],
+        command::IOMMU_MAP_DMA => {
+            &[("flags", 4, 4), ("iova", 16, 8), ("size", 24, 8), ("vaddr", 8, 8)]
+        }
         command::IOMMU_UNMAP_DMA => &[("flags", 4, 4), ("iova", 8, 8), ("size", 16, 8)],
         command::IOMMU_DIRTY_PAGES => &[("flags", 4, 4), ("iova", 8, 8), ("size", 16, 8)],
         _ => &[],
@@ -424,10 +362,7 @@ fn describe_argument(command: u32, bytes: &[u8]) -> String {
         let Some(field) = bytes.get(*offset..offset + size) else {
             continue;
         };
-        let value = field
-            .iter()
-            .rev()
-            .fold(0, |value: u64, byte| value << 8 | u64::from(*byte));
+        let value = field.iter().rev().fold(0, |value: u64, byte| value << 8 | u64::from(*byte));
         let separator = if text.len() > 1 { ", " } else { "" };
         let _ = write!(text, "{separator}{name} {value:#x}");
     }

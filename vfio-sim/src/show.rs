@@ -82,10 +82,7 @@ pub struct Range {
 
 impl From<&IovaRange> for Range {
     fn from(range: &IovaRange) -> Self {
-        Self {
-            first: range.first().to_string(),
-            last: range.last().to_string(),
-        }
+        Self { first: range.first().to_string(), last: range.last().to_string() }
     }
 }
 
@@ -98,10 +95,8 @@ pub fn show(
 ) -> Result<Show, HostError> {
     let vfio = host.boot(kernel)?;
     let selections = together.map_or_else(|| Selection::each(host), |selection| vec![selection]);
-    let containers = selections
-        .iter()
-        .map(|selection| show_container(host, &vfio, selection))
-        .collect();
+    let containers =
+        selections.iter().map(|selection| show_container(host, &vfio, selection)).collect();
     Ok(Show {
         host: host.name.clone(),
         description: host.description.clone(),
@@ -117,11 +112,7 @@ fn show_container(host: &Host, vfio: &Vfio, selection: &Selection<'_>) -> Contai
         .map(|group| GroupShow {
             group: group.id().to_string(),
             devices: group.devices.iter().map(show_device).collect(),
-            reserved: vfio
-                .merged_regions(group.id())
-                .iter()
-                .map(show_region)
-                .collect(),
+            reserved: vfio.merged_regions(group.id()).iter().map(show_region).collect(),
         })
         .collect();
     let mut shown = ContainerShow {
@@ -141,14 +132,9 @@ fn show_container(host: &Host, vfio: &Vfio, selection: &Selection<'_>) -> Contai
         Ok(info) => {
             shown.page_sizes = Some(info.page_sizes.to_string());
             shown.valid = info.iova_ranges.iter().map(Range::from).collect();
-            let apertures = selection
-                .groups
-                .iter()
-                .filter_map(|group| host.aperture(group, vfio.kernel()));
-            let regions = selection
-                .groups
-                .iter()
-                .flat_map(|group| vfio.merged_regions(group.id()));
+            let apertures =
+                selection.groups.iter().filter_map(|group| host.aperture(group, vfio.kernel()));
+            let regions = selection.groups.iter().flat_map(|group| vfio.merged_regions(group.id()));
             shown.picture = Some(Picture {
                 valid: info.iova_ranges,
                 regions: regions.collect(),
@@ -161,10 +147,7 @@ fn show_container(host: &Host, vfio: &Vfio, selection: &Selection<'_>) -> Contai
 }
 
 fn show_device(device: &HostDevice) -> DeviceShow {
-    DeviceShow {
-        name: device.name.clone(),
-        description: device.description.clone(),
-    }
+    DeviceShow { name: device.name.clone(), description: device.description.clone() }
 }
 
 fn show_region(region: &ReservedRegion) -> Region {
@@ -198,10 +181,7 @@ pub fn render(show: &Show) -> String {
     }
     for (picture, groups) in drawn {
         let word = if groups.len() == 1 { "group" } else { "groups" };
-        text += &format!(
-            "\n{title}address space of {word} {}{title:#}\n",
-            groups.join(", ")
-        );
+        text += &format!("\n{title}address space of {word} {}{title:#}\n", groups.join(", "));
         text += &draw(picture);
     }
     text
@@ -215,18 +195,10 @@ fn render_container(container: &ContainerShow) -> String {
         for device in &group.devices {
             text += &format!("  device    {}  {}\n", device.name, device.description);
         }
-        for Region {
-            first,
-            last,
-            region,
-            ..
-        } in &group.reserved
-        {
+        for Region { first, last, region, .. } in &group.reserved {
             let paint = Style.region(region.kind);
-            text += &format!(
-                "  reserved  {paint}{first}..{last}  {}{paint:#}\n",
-                kind(region.kind)
-            );
+            text +=
+                &format!("  reserved  {paint}{first}..{last}  {}{paint:#}\n", kind(region.kind));
         }
     }
     if let Some(why) = &container.not_assigned {
@@ -236,10 +208,7 @@ fn render_container(container: &ContainerShow) -> String {
     }
     let good = Style.good();
     for range in &container.valid {
-        text += &format!(
-            "  valid     {good}{}..{}{good:#}\n",
-            range.first, range.last
-        );
+        text += &format!("  valid     {good}{}..{}{good:#}\n", range.first, range.last);
     }
     if container.valid.is_empty() {
         text += &format!("  valid     {good}every address{good:#}\n");

@@ -136,9 +136,8 @@ pub enum TraceError {
 impl Trace {
     /// Reads a recording, plain or compressed with xz (by its ending `.xz`).
     pub fn load(path: &Path) -> Result<Self, TraceError> {
-        let unreadable = |error: std::io::Error| TraceError::Unreadable {
-            error: error.to_string(),
-        };
+        let unreadable =
+            |error: std::io::Error| TraceError::Unreadable { error: error.to_string() };
         let mut text = String::new();
         let mut file = std::fs::File::open(path).map_err(unreadable)?;
         if path.extension().is_some_and(|extension| extension == "xz") {
@@ -158,9 +157,7 @@ impl Trace {
         let mut line = 0;
         for content in text.lines() {
             line += 1;
-            parser
-                .line(line, content)
-                .map_err(|problem| TraceError::Line { line, problem })?;
+            parser.line(line, content).map_err(|problem| TraceError::Line { line, problem })?;
         }
         parser.finish(line)
     }
@@ -207,12 +204,7 @@ impl Parser {
             texts: Vec::new(),
             bytes: Vec::new(),
         };
-        Self {
-            kernel: None,
-            has_iommu_line: false,
-            ended: false,
-            trace,
-        }
+        Self { kernel: None, has_iommu_line: false, ended: false, trace }
     }
 
     fn line(&mut self, number: usize, content: &str) -> Result<(), String> {
@@ -226,16 +218,10 @@ impl Parser {
             return Ok(());
         }
         if let Some(missing) = self.missing() {
-            return Err(format!(
-                "a call stands before the header's line \"{missing}\""
-            ));
+            return Err(format!("a call stands before the header's line \"{missing}\""));
         }
         let (call, answer) = self.call(content)?;
-        self.trace.calls.push(Recorded {
-            line: number,
-            call,
-            answer,
-        });
+        self.trace.calls.push(Recorded { line: number, call, answer });
         Ok(())
     }
 
@@ -290,12 +276,7 @@ impl Parser {
         };
         let range = VaddrRange::from_size(Vaddr(words.hex()?), words.hex()?);
         let range = range.map_err(|error| format!("memory: {error}"))?;
-        if let Some(area) = self
-            .trace
-            .memory
-            .iter()
-            .find(|area| area.range.overlaps(&range))
-        {
+        if let Some(area) = self.trace.memory.iter().find(|area| area.range.overlaps(&range)) {
             return Err(format!("memory {range} overlaps memory {}", area.range));
         }
         self.trace.memory.push(Area { range, writable });
@@ -325,19 +306,9 @@ impl Parser {
             Some("allow-unsafe-interrupts") => true,
             Some(word) => return Err(format!("unknown word \"{word}\"")),
         };
-        let widths = vec![Widths {
-            from: Kernel::ALL[0],
-            aperture,
-            page_sizes,
-        }];
+        let widths = vec![Widths { from: Kernel::ALL[0], aperture, page_sizes }];
         let name = kind.to_owned();
-        let iommu = HostIommu {
-            name,
-            driver,
-            coherent,
-            isolated_msi,
-            widths,
-        };
+        let iommu = HostIommu { name, driver, coherent, isolated_msi, widths };
         self.trace.host.iommus.push(iommu);
         Ok(())
     }
@@ -360,20 +331,10 @@ impl Parser {
         if let Some(twice) = devices.iter().find(|device| known(device)) {
             return Err(format!("device {} is in two groups", twice.name));
         }
-        if self
-            .trace
-            .host
-            .groups
-            .iter()
-            .any(|group| group.number == number)
-        {
+        if self.trace.host.groups.iter().any(|group| group.number == number) {
             return Err(format!("group {number} is described twice"));
         }
-        self.trace.host.groups.push(HostGroup {
-            number,
-            kind,
-            devices,
-        });
+        self.trace.host.groups.push(HostGroup { number, kind, devices });
         Ok(())
     }
 
@@ -381,21 +342,11 @@ impl Parser {
     /// device, so that the list comes out as it was.
     fn region(&mut self, line: &str) -> Result<(), String> {
         let regions = sysfs::parse(&format!("{line}\n")).map_err(|error| {
-            format!(
-                "region, column {}: expected {}",
-                error.column, error.expected
-            )
+            format!("region, column {}: expected {}", error.column, error.expected)
         })?;
-        let group = self
-            .trace
-            .host
-            .groups
-            .last_mut()
-            .ok_or("a region stands before any group")?;
+        let group = self.trace.host.groups.last_mut().ok_or("a region stands before any group")?;
         let device = group.devices.first_mut().ok_or("the group has no device")?;
-        device
-            .regions
-            .extend(regions.into_iter().map(HostRegion::always));
+        device.regions.extend(regions.into_iter().map(HostRegion::always));
         Ok(())
     }
 
@@ -449,9 +400,7 @@ impl Parser {
         results.end()?;
         if before.len() != after.len() {
             let (before, after) = (before.len(), after.len());
-            return Err(format!(
-                "the argument has {before} bytes before and {after} after"
-            ));
+            return Err(format!("the argument has {before} bytes before and {after} after"));
         }
         if before.len() > MAX_ARGUMENT {
             return Err(format!("the argument is longer than {MAX_ARGUMENT} bytes"));
@@ -471,10 +420,7 @@ impl Parser {
     fn sysfs(&mut self, words: &mut Words<'_>, answer: &str) -> Result<(Call, Answer), String> {
         let device = self.word(words, "a device")?;
         let text = answer.trim().replace(';', "\n");
-        Ok((
-            Call::Sysfs(device, self.text(text)),
-            Answer { value: 0, errno: 0 },
-        ))
+        Ok((Call::Sysfs(device, self.text(text)), Answer { value: 0, errno: 0 }))
     }
 
     fn file(&mut self, words: &mut Words<'_>) -> Result<FileName, String> {
@@ -505,10 +451,7 @@ impl Parser {
         }
         for [high, low] in pairs {
             let (Some(high), Some(low)) = (digit(*high), digit(*low)) else {
-                return Err(format!(
-                    "\"{}\" are not hexadecimal digits",
-                    digits.escape_debug()
-                ));
+                return Err(format!("\"{}\" are not hexadecimal digits", digits.escape_debug()));
             };
             self.trace.bytes.push(high << 4 | low);
         }
@@ -552,11 +495,7 @@ impl<'a> Words<'a> {
         let word = self.word("a number")?;
         let digits = word.strip_prefix("0x").unwrap_or(word);
         let valid = !digits.is_empty() && digits.bytes().all(|byte| digit(byte).is_some());
-        let number = if valid {
-            u64::from_str_radix(digits, 16).ok()
-        } else {
-            None
-        };
+        let number = if valid { u64::from_str_radix(digits, 16).ok() } else { None };
         number.ok_or_else(|| format!("\"{word}\" is not a hexadecimal number of 64 bits"))
     }
 
@@ -588,14 +527,10 @@ impl<'a> Words<'a> {
     /// A decimal value, and an errno unless the call has none.
     fn answer(&mut self) -> Result<Answer, String> {
         let word = self.word("the return value")?;
-        let value = word
-            .parse()
-            .map_err(|_| format!("\"{word}\" is not a return value"))?;
+        let value = word.parse().map_err(|_| format!("\"{word}\" is not a return value"))?;
         let errno = match self.0.next() {
             None => 0,
-            Some(word) => word
-                .parse()
-                .map_err(|_| format!("\"{word}\" is not an errno"))?,
+            Some(word) => word.parse().map_err(|_| format!("\"{word}\" is not an errno"))?,
         };
         Ok(Answer { value, errno })
     }
@@ -645,10 +580,7 @@ fn recorded_device(name: &str) -> HostDevice {
 /// Whether a device name is a UUID, as emulated devices have.
 pub(crate) fn is_uuid(name: &str) -> bool {
     let lengths = name.split('-').map(str::len);
-    lengths.eq([8, 4, 4, 4, 12])
-        && name
-            .bytes()
-            .all(|byte| byte == b'-' || digit(byte).is_some())
+    lengths.eq([8, 4, 4, 4, 12]) && name.bytes().all(|byte| byte == b'-' || digit(byte).is_some())
 }
 
 #[cfg(test)]
@@ -669,13 +601,7 @@ mod tests {
         assert_eq!(trace.kernel, Kernel::V6_12);
         assert_eq!(trace.host.groups[0].devices[0].regions.len(), 1);
         assert_eq!(trace.calls.len(), 2);
-        assert_eq!(
-            trace.calls[1].answer,
-            Answer {
-                value: -1,
-                errno: 22
-            }
-        );
+        assert_eq!(trace.calls[1].answer, Answer { value: -1, errno: 22 });
         assert!(matches!(&trace.calls[1].call,
             Call::Ioctl(0, 0x3b70, before, _) if trace.bytes(before) == [0x0a, 0x0b]));
     }
@@ -683,10 +609,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
         let error = |calls: &str| parse(calls).unwrap_err();
-        assert_eq!(
-            error("container c\n"),
-            "line 6: no \"=>\", and so no answer"
-        );
+        assert_eq!(error("container c\n"), "line 6: no \"=>\", and so no answer");
         assert_eq!(
             error("ioctl c 3b70 0a0 => 0 0 0a0\n"),
             "line 6: an odd number of hexadecimal digits"
@@ -699,15 +622,9 @@ mod tests {
             error("ioctl c 3b70 00 => 0 0\n"),
             "line 6: the argument has 1 bytes before and 0 after"
         );
-        assert_eq!(
-            error("frobnicate => 0 0\n"),
-            "line 6: unknown call \"frobnicate\""
-        );
+        assert_eq!(error("frobnicate => 0 0\n"), "line 6: unknown call \"frobnicate\"");
         assert_eq!(error("close c => 0 0 0\n"), "line 6: unexpected \"0\"");
-        assert_eq!(
-            error("iommufd i => 3 0\n"),
-            "line 6: iommufd is not emulated yet"
-        );
+        assert_eq!(error("iommufd i => 3 0\n"), "line 6: iommufd is not emulated yet");
         assert_eq!(
             error("# kernel 6.6.1\n").split(';').next(),
             Some("line 6: unknown kernel \"6.6.1\"")

@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vfio-sim"))
-        .args(arguments)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_vfio-sim")).args(arguments).output().unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -40,50 +37,27 @@ fn hosts_are_listed_a_line_each() {
     let output = run(&["hosts"]);
     assert_eq!(output.status.code(), Some(0));
     for name in ["vtd48", "vtd39", "igd", "amd", "amd-ivmd", "smmu"] {
-        assert!(
-            stdout(&output).lines().any(|line| line.starts_with(name)),
-            "{name}"
-        );
+        assert!(stdout(&output).lines().any(|line| line.starts_with(name)), "{name}");
     }
 }
 
 #[test]
 fn show_is_plain_in_a_pipe() {
-    let output = run(&[
-        "show",
-        "igd",
-        "--kernel",
-        "2018-v6",
-        "--devices",
-        "0000:00:02.0",
-    ]);
+    let output = run(&["show", "igd", "--kernel", "2018-v6", "--devices", "0000:00:02.0"]);
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(0));
     assert!(!text.contains('\x1b'), "{text}");
-    for part in [
-        "0x0..0xbf7fffff",
-        "0xcfa00000..0xfedfffff",
-        "MSI window, 1 MiB",
-    ] {
+    for part in ["0x0..0xbf7fffff", "0xcfa00000..0xfedfffff", "MSI window, 1 MiB"] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
 }
 
 #[test]
 fn show_speaks_json() {
-    let output = run(&[
-        "show",
-        "amd",
-        "--json",
-        "--devices",
-        "0000:00:03.0,0000:00:04.0",
-    ]);
+    let output = run(&["show", "amd", "--json", "--devices", "0000:00:03.0,0000:00:04.0"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["kernel"], "7.3");
-    assert_eq!(
-        json["containers"][0]["groups"][1]["devices"][0]["name"],
-        "0000:00:04.0"
-    );
+    assert_eq!(json["containers"][0]["groups"][1]["devices"][0]["name"], "0000:00:04.0");
     assert_eq!(json["containers"][0]["valid"][1]["last"], "0xfcffffffff");
 }
 
@@ -92,42 +66,22 @@ fn check_exits_by_its_verdict() {
     assert_eq!(run(&["check", "vtd48", "ram=0+2G"]).status.code(), Some(0));
     assert_eq!(run(&["check", "vtd48", "ram=0+4G"]).status.code(), Some(1));
     // AMD's hole, by name.
-    let output = run(&[
-        "check",
-        "amd",
-        "low=0+2G",
-        "high=4G+1T",
-        "--devices",
-        "0000:00:03.0",
-    ]);
+    let output = run(&["check", "amd", "low=0+2G", "high=4G+1T", "--devices", "0000:00:03.0"]);
     assert_eq!(output.status.code(), Some(1));
     let text = stdout(&output);
     assert!(text.contains("low   fits     0x0..0x7fffffff"), "{text}");
-    assert!(
-        text.contains("0xfd00000000..0xffffffffff of group 1 (0000:00:03.0)"),
-        "{text}"
-    );
+    assert!(text.contains("0xfd00000000..0xffffffffff of group 1 (0000:00:03.0)"), "{text}");
 }
 
 #[test]
 fn check_speaks_json() {
-    let output = run(&[
-        "check",
-        "igd",
-        "ram=0x100000-0xc00fffff",
-        "--kernel",
-        "2018-v6",
-        "--json",
-    ]);
+    let output = run(&["check", "igd", "ram=0x100000-0xc00fffff", "--kernel", "2018-v6", "--json"]);
     assert_eq!(output.status.code(), Some(1));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let display = &json["containers"][1];
     assert_eq!(display["devices"][0], "0000:00:02.0");
     let ram = &display["ranges"][0];
-    assert_eq!(
-        (&ram["fits"], &ram["refusal"]["errno"]),
-        (&false.into(), &"EINVAL".into())
-    );
+    assert_eq!((&ram["fits"], &ram["refusal"]["errno"]), (&false.into(), &"EINVAL".into()));
     assert_eq!(ram["parts_that_fit"][0]["last"], "0xbf7fffff");
     assert_eq!(json["containers"][2]["ranges"][0]["fits"], true);
 }
@@ -136,35 +90,19 @@ fn check_speaks_json() {
 fn devices_asked_for_must_be_assignable() {
     let output = run(&["check", "igd", "0+4K", "--devices", "0000:00:04.0"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        stdout(&output).contains("the firmware keeps using"),
-        "{}",
-        stdout(&output)
-    );
+    assert!(stdout(&output).contains("the firmware keeps using"), "{}", stdout(&output));
 }
 
 #[test]
 fn bad_usage_and_input_get_one_line() {
     bad_input(&["show", "vtd47"], "known are vtd48, vtd39");
-    bad_input(
-        &["show", "vtd48", "--kernel", "6.6"],
-        "unknown kernel \"6.6\"; known are 2018-v6",
-    );
+    bad_input(&["show", "vtd48", "--kernel", "6.6"], "unknown kernel \"6.6\"; known are 2018-v6");
     bad_input(&["check", "vtd48", "5-4"], "ends below its start");
     bad_input(&["check", "vtd48", "ram=0+0"], "its size is 0");
-    bad_input(
-        &["check", "vtd48", "x=0-0xffffffffffffffff"],
-        "whole 64-bit space",
-    );
+    bad_input(&["check", "vtd48", "x=0-0xffffffffffffffff"], "whole 64-bit space");
     bad_input(&["check", "vtd48", "ram=0+1Q"], "\"1Q\" is not a number");
-    bad_input(
-        &["check", "vtd48", "0+1", "--devices", "0000:00:99.0"],
-        "it has 0000:00:00.0",
-    );
-    bad_input(
-        &["show", "no/such/host.toml"],
-        "no/such/host.toml: cannot read",
-    );
+    bad_input(&["check", "vtd48", "0+1", "--devices", "0000:00:99.0"], "it has 0000:00:00.0");
+    bad_input(&["show", "no/such/host.toml"], "no/such/host.toml: cannot read");
     bad_input(&["show", "/"], "cannot read");
     bad_input(&["replay", "no-such.trace"], "no-such.trace: cannot read");
 }
@@ -178,22 +116,11 @@ fn usage_errors_exit_with_2() {
 
 #[test]
 fn host_files_are_read_and_their_mistakes_placed() {
-    let good = file(
-        "host_files",
-        "mine.toml",
-        include_bytes!("../hosts/vtd39.toml"),
-    );
+    let good = file("host_files", "mine.toml", include_bytes!("../hosts/vtd39.toml"));
     let output = run(&["show", good.to_str().unwrap()]);
-    assert!(
-        stdout(&output).starts_with("host mine"),
-        "{}",
-        stdout(&output)
-    );
+    assert!(stdout(&output).starts_with("host mine"), "{}", stdout(&output));
     let bad = file("host_files", "bad.toml", b"[[iommu]]\ndriver = \"vtx\"\n");
-    bad_input(
-        &["show", bad.to_str().unwrap()],
-        "bad.toml:2:10: unknown IOMMU \"vtx\"",
-    );
+    bad_input(&["show", bad.to_str().unwrap()], "bad.toml:2:10: unknown IOMMU \"vtx\"");
     let binary = file("host_files", "binary.toml", &[0xff, 0xfe, 0x00]);
     bad_input(&["show", binary.to_str().unwrap()], "cannot read");
 }
@@ -202,44 +129,29 @@ fn host_files_are_read_and_their_mistakes_placed() {
 fn recordings_that_cannot_be_read_are_placed() {
     let header = "# kernel 6.12.1\n# iommu none\n# group 0: 0000:00:03.0\n";
     let trace = |name: &str, text: &[u8]| file("recordings", name, text);
-    let cut = trace(
-        "cut.trace",
-        format!("{header}container c => 0 0\n").as_bytes(),
-    );
+    let cut = trace("cut.trace", format!("{header}container c => 0 0\n").as_bytes());
     bad_input(&["replay", cut.to_str().unwrap()], "line 4: cut off");
     let half = trace("half.trace", format!("{header}ioctl c 3b70 10").as_bytes());
     bad_input(&["replay", half.to_str().unwrap()], "line 4: no \"=>\"");
     let xz = include_bytes!("../../tests/traces/7.2-vtd48-edges.trace.xz");
     let cut = trace("cut.trace.xz", &xz[..xz.len() / 2]);
-    bad_input(
-        &["replay", cut.to_str().unwrap()],
-        "cut.trace.xz: cannot read",
-    );
+    bad_input(&["replay", cut.to_str().unwrap()], "cut.trace.xz: cannot read");
     let fake = trace("fake.trace.xz", b"container c => 0 0\n");
-    bad_input(
-        &["replay", fake.to_str().unwrap()],
-        "fake.trace.xz: cannot read",
-    );
+    bad_input(&["replay", fake.to_str().unwrap()], "fake.trace.xz: cannot read");
 }
 
 #[test]
 fn replay_exits_by_its_differences() {
-    let trace = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/traces/6.12-vtd48-edges.trace.xz"
-    );
+    let trace = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/traces/6.12-vtd48-edges.trace.xz");
     let same = run(&["replay", trace, trace]);
     assert_eq!(same.status.code(), Some(0));
     assert_eq!(stdout(&same), "2 traces, 102 calls, 0 differences\n");
     let other = run(&["replay", "--kernel", "7.2", "--differences", "1", trace]);
     assert_eq!(other.status.code(), Some(1));
     let text = stdout(&other);
-    for part in [
-        "VFIO_IOMMU_MAP_DMA",
-        "kernel:   -1 EINVAL",
-        "emulator: -1 EOVERFLOW",
-        "rule:     ",
-    ] {
+    for part in
+        ["VFIO_IOMMU_MAP_DMA", "kernel:   -1 EINVAL", "emulator: -1 EOVERFLOW", "rule:     "]
+    {
         assert_eq!(text.matches(part).count(), 1, "{part} in\n{text}");
     }
 }

@@ -8,9 +8,7 @@ use vfio_sim::trace::Trace;
 use vfio_type1::{GroupId, Kernel, Vfio};
 
 fn sysfs(vfio: &Vfio) -> Vec<(GroupId, String)> {
-    vfio.groups()
-        .map(|id| (id, vfio.reserved_regions(id).unwrap()))
-        .collect()
+    vfio.groups().map(|id| (id, vfio.reserved_regions(id).unwrap())).collect()
 }
 
 /// Each host against the header of a recording on each kernel.
@@ -28,18 +26,10 @@ fn known_hosts_are_the_recorded_ones() {
             }
             let recorded = Trace::load(&path).unwrap().host;
             let ours = sysfs(&host.boot(kernel).unwrap());
-            assert_eq!(
-                ours,
-                sysfs(&recorded.boot(kernel).unwrap()),
-                "{name}, {kernel}"
-            );
+            assert_eq!(ours, sysfs(&recorded.boot(kernel).unwrap()), "{name}, {kernel}");
             for (ours, theirs) in host.groups.iter().zip(&recorded.groups) {
                 let names = |group: &vfio_sim::host::HostGroup| -> Vec<String> {
-                    group
-                        .devices
-                        .iter()
-                        .map(|device| device.name.clone())
-                        .collect()
+                    group.devices.iter().map(|device| device.name.clone()).collect()
                 };
                 assert_eq!(names(ours), names(theirs), "{name}, {kernel}");
                 let context = format!("{name}, {kernel}");

@@ -30,29 +30,14 @@ fn every_recording_replays_without_a_difference() {
         assert_eq!(outcome.differences.first(), None, "{path:?}");
         calls += outcome.calls;
     }
-    assert!(
-        calls > 100_000,
-        "only {calls} calls were replayed: are the recordings there?"
-    );
+    assert!(calls > 100_000, "only {calls} calls were replayed: are the recordings there?");
 }
 
 #[test]
 fn every_kernel_and_kind_of_iommu_is_recorded() {
-    let traces: Vec<Trace> = recordings()
-        .iter()
-        .map(|path| Trace::load(path).unwrap())
-        .collect();
-    for kernel in [
-        Kernel::V5_10,
-        Kernel::V6_1,
-        Kernel::V6_12,
-        Kernel::V7_2,
-        Kernel::V7_3,
-    ] {
-        assert!(
-            traces.iter().any(|trace| trace.kernel == kernel),
-            "{kernel}"
-        );
+    let traces: Vec<Trace> = recordings().iter().map(|path| Trace::load(path).unwrap()).collect();
+    for kernel in [Kernel::V5_10, Kernel::V6_1, Kernel::V6_12, Kernel::V7_2, Kernel::V7_3] {
+        assert!(traces.iter().any(|trace| trace.kernel == kernel), "{kernel}");
     }
     for name in ["vtd", "amd", "smmuv3", "virtio"] {
         let uses = |trace: &Trace| trace.host.iommus.iter().any(|iommu| iommu.name == name);
@@ -65,12 +50,7 @@ fn another_kernel_gives_other_answers() {
     let trace = Trace::load(&directory().join("6.12-vtd48-edges.trace.xz")).unwrap();
     let outcome = replay(&trace, Kernel::V7_2).unwrap();
     // Ranges that wrap around became EOVERFLOW in 6.18.
-    assert!(
-        outcome
-            .differences
-            .iter()
-            .all(|d| d.emulator.starts_with("-1 EOVERFLOW"))
-    );
+    assert!(outcome.differences.iter().all(|d| d.emulator.starts_with("-1 EOVERFLOW")));
     assert!(outcome.differences.len() > 10);
 }
 
@@ -84,22 +64,11 @@ fn a_wrong_answer_is_found_and_explained() {
         200000000300000000000000001000000000e0fe000000000010000000000000\n# end\n";
     let trace = Trace::parse("test", text).unwrap();
     let outcome = replay(&trace, trace.kernel).unwrap();
-    let [difference] = &outcome.differences[..] else {
-        panic!("{outcome:?}")
-    };
+    let [difference] = &outcome.differences[..] else { panic!("{outcome:?}") };
     assert_eq!(difference.line, 10);
-    assert_eq!(
-        (&*difference.kernel, &*difference.emulator),
-        ("0", "-1 EINVAL")
-    );
-    assert!(
-        difference.call.contains("VFIO_IOMMU_MAP_DMA"),
-        "{difference:?}"
-    );
-    assert!(
-        difference.rule.as_ref().unwrap().contains("MSI window"),
-        "{difference:?}"
-    );
+    assert_eq!((&*difference.kernel, &*difference.emulator), ("0", "-1 EINVAL"));
+    assert!(difference.call.contains("VFIO_IOMMU_MAP_DMA"), "{difference:?}");
+    assert!(difference.rule.as_ref().unwrap().contains("MSI window"), "{difference:?}");
 }
 
 #[test]
@@ -107,9 +76,5 @@ fn a_header_that_its_recording_contradicts_is_reported() {
     let trace = Trace::load(&directory().join("7.3-amd-mdev-v1-31.trace.xz")).unwrap();
     let outcome = replay(&trace, trace.kernel).unwrap();
     assert_eq!(outcome.differences, []);
-    assert!(
-        outcome.notes[0].contains("isolated-msi 0"),
-        "{:?}",
-        outcome.notes
-    );
+    assert!(outcome.notes[0].contains("isolated-msi 0"), "{:?}", outcome.notes);
 }
