@@ -34,6 +34,6 @@ fn valid_ranges(kernel: Kernel) -> Result<Vec<IovaRange>, Box<dyn Error>> {
     let container = vfio.open_container();
     let group = vfio.open_group(GroupId::Numbered(1), &process)?;
     group.set_container(&container, &process)?;
-    container.set_iommu(&process, Extension::TYPE1V2)?;
+    container.set_iommu(&process, extension::TYPE1V2)?;
     Ok(container.info()?.iova_ranges)
 }

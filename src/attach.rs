@@ -11,7 +11,7 @@ use crate::domain::{Iommu, IommuDriver};
 use crate::errno::Errno;
 use crate::host::{Group, GroupId, GroupKind};
 use crate::iova_list::{IovaList, is_excluded};
-use crate::kernel::{DirectRegions, Kernel};
+use crate::kernel::DirectRegions;
 use crate::map::iova_behind;
 use crate::mapping::Mapping;
 use crate::obstacle::Culprit;
@@ -26,7 +26,7 @@ use crate::type1::{Domain, Type1, Type1Version};
 pub enum AttachError {
     /// Mappings have lost their process address. EBUSY.
     #[error(
-        "{count} mappings have lost their process address (UNMAP flag VADDR); \
+        "mappings have lost their process address ({count}, by UNMAP flag VADDR); \
          give each a new one (MAP flag VADDR) or unmap them first"
     )]
     VaddrsInvalid {
@@ -46,7 +46,7 @@ pub enum AttachError {
         group: GroupId,
         /// The driver.
         driver: IommuDriver,
-        /// The driver's errno.
+        /// The driver's errno, or the EIO that the kernel makes of it.
         errno: Errno,
     },
     /// The IOMMU driver cannot nest domains (type 6). The driver's errno.
@@ -61,8 +61,8 @@ pub enum AttachError {
     },
     /// VT-d does not hand over a device whose memory the firmware uses (up to 5.18). EPERM.
     #[error(
-        "the firmware keeps using the {region} by {device} of group {group}, \
-         so the IOMMU driver does not hand the device over"
+        "the firmware does DMA to the {region} through {device}, so the IOMMU driver keeps \
+         group {group} for itself; look for a firmware setting that ends it, or use another device"
     )]
     FirmwareOwned {
         /// The group.
@@ -152,11 +152,10 @@ pub enum AttachError {
 }
 
 impl AttachError {
-    /// What `kernel` answers.
-    pub fn errno(&self, kernel: &Kernel) -> Errno {
+    /// What the kernel answers.
+    pub fn errno(&self) -> Errno {
         match self {
             Self::VaddrsInvalid { .. } => Errno::EBUSY,
-            Self::NoDomain { .. } if kernel.behaviours().domain_alloc_is_eio => Errno::EIO,
             Self::NoDomain { errno, .. }
             | Self::NoNesting { errno, .. }
             | Self::ReplayIommu { errno, .. } => *errno,
@@ -226,13 +225,12 @@ impl Type1 {
     /// Steps 5 to 7: a domain, nested if asked for, with the group in it.
     fn check_domain(&self, group: &Group, iommu: &dyn Iommu) -> Result<(), AttachError> {
         let (id, driver) = (group.id, iommu.driver());
-        iommu.allocate_domain().map_err(|errno| AttachError::NoDomain {
-            group: id,
-            driver,
-            errno,
+        iommu.can_make_domain().map_err(|errno| {
+            let errno = if self.behaviours().domain_alloc_is_eio { Errno::EIO } else { errno };
+            AttachError::NoDomain { group: id, driver, errno }
         })?;
         if self.version == Type1Version::Nesting {
-            iommu.enable_nesting(self.behaviours()).map_err(|errno| AttachError::NoNesting {
+            iommu.can_nest(self.behaviours()).map_err(|errno| AttachError::NoNesting {
                 group: id,
                 driver,
                 errno,
@@ -293,7 +291,7 @@ impl Type1 {
         let excluded = group.regions.iter().filter(|region| is_excluded(region.kind));
         for region in excluded {
             let at_top = region.last.0 == u64::MAX;
-            if at_top && !self.behaviours().conflicts_seen_at_top {
+            if at_top && !self.behaviours().search_reaches_top {
                 continue;
             }
             if let Some(mapping) = self.mappings.first_touched(region) {
@@ -306,7 +304,7 @@ impl Type1 {
 
     /// Kernels before 6.18 search up to an end that wraps to 0, and so find nothing.
     fn sees_to_the_end_of(&self, range: &IovaRange) -> bool {
-        range.next().is_some() || self.behaviours().conflicts_seen_at_top
+        range.next().is_some() || self.behaviours().search_reaches_top
     }
 
     /// Step 15: the domain that the group can share (spec 3.10).
@@ -314,7 +312,7 @@ impl Type1 {
         self.domains.iter().position(|domain| {
             domain.iommu.driver() == iommu.driver()
                 && domain.iommu.enforces_coherency() == iommu.enforces_coherency()
-                && iommu.joins_domain_of(&*domain.iommu)
+                && iommu.can_share_domain_of(&*domain.iommu)
         })
     }
 
@@ -359,12 +357,12 @@ impl Type1 {
         let refused = |errno| AttachError::ReplayIommu { group, driver, mapping: iova, errno };
         let behaviours = self.behaviours();
         if mapping.iommu_mapped {
-            return iommu.map(iova, behaviours).map(|()| 0).map_err(refused);
+            return iommu.can_map(iova, behaviours).map(|()| 0).map_err(refused);
         }
         let already = mapping.pin_count();
         let charge = Charge { exempt: mapping.exempt, already, page: self.cpu_page() };
         let vaddrs = mapping.vaddrs();
-        let enter = |pages| iommu.map(iova_behind(iova, vaddrs, pages), behaviours);
+        let enter = |pages| iommu.can_map(iova_behind(iova, vaddrs, pages), behaviours);
         pin_range(caller, vaddrs, mapping.access, charge, enter).map_err(|error| match error {
             EnterError::Pin(error) => AttachError::ReplayPin { group, mapping: iova, error },
             EnterError::Iommu(errno) => refused(errno),

@@ -33,8 +33,7 @@ pub(crate) struct DirtyBitmap {
 }
 
 impl DirtyBitmap {
-    /// A clean bitmap for `pages` pages, or `None` when it is too large (spec 7.2) or there is no
-    /// memory for it.
+    /// A clean bitmap for `pages` pages, or `None` when those are too many (spec 7.2).
     pub(crate) fn new(pages: u64) -> Option<Self> {
         if pages > MAX_BITMAP_PAGES {
             return None;

@@ -27,17 +27,13 @@ use crate::unmap::{UnmapDma, UnmapError, Unmapped};
 use crate::vfio::Shared;
 
 /// What an emulated device is called with before its pages are unmapped: the whole mapping.
-pub(crate) type UnmapCallback = Arc<dyn Fn(IovaRange) + Send + Sync>;
+pub(crate) type UnmapCallback = Arc<dyn Fn(&Unpinner<'_>, IovaRange) + Send + Sync>;
 
-/// How often an emulated device may be told to unpin one mapping (spec 6.2).
-const MAX_NOTIFICATIONS: u32 = 10;
+/// How often an emulated device may be told again to unpin one mapping (spec 6.2).
+const MAX_RETRIES: u32 = 10;
 
-/// Extensions and IOMMU types, the arguments of CHECK_EXTENSION and SET_IOMMU.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Extension;
-
-impl Extension {
+/// Extensions and IOMMU types: the arguments of CHECK_EXTENSION and SET_IOMMU.
+pub mod extension {
     /// Type1, version 1 (`VFIO_TYPE1_IOMMU`).
     pub const TYPE1: u64 = 1;
     /// Type1, version 2 (`VFIO_TYPE1v2_IOMMU`).
@@ -121,13 +117,13 @@ pub enum SetIommuError {
 }
 
 impl SetIommuError {
-    /// What `kernel` answers.
-    pub fn errno(&self, kernel: &Kernel) -> Errno {
+    /// What the kernel answers.
+    pub fn errno(&self) -> Errno {
         match self {
             Self::NoGroup | Self::AlreadySet | Self::NotAType { .. } => Errno::EINVAL,
             Self::UnknownType { .. } => Errno::ENODEV,
             Self::NeedsRawIo => Errno::EPERM,
-            Self::Attach { error, .. } => error.errno(kernel),
+            Self::Attach { error, .. } => error.errno(),
         }
     }
 }
@@ -154,8 +150,8 @@ pub enum AddGroupError {
     /// The firmware keeps using memory by DMA of a device of the group. EINVAL from 6.6, EPERM
     /// on VT-d from 5.19 to 6.5.
     #[error(
-        "the firmware keeps using the {region} by {device} of group {group}, \
-         so the kernel does not let the group go; move the device out of the RMRR or IVMD"
+        "the firmware does DMA to the {region} through {device}, so the kernel keeps group {group} \
+         for itself; look for a firmware setting that ends it, or use another device"
     )]
     DirectRegion {
         /// The group.
@@ -164,6 +160,8 @@ pub enum AddGroupError {
         device: String,
         /// The region.
         region: ReservedRegion,
+        /// The kernel's errno.
+        errno: Errno,
     },
     /// The container has a driver, and the group cannot be attached to it.
     #[error("group {group} cannot be attached: {error}")]
@@ -176,15 +174,12 @@ pub enum AddGroupError {
 }
 
 impl AddGroupError {
-    /// What `kernel` answers.
-    pub fn errno(&self, kernel: &Kernel) -> Errno {
+    /// What the kernel answers.
+    pub fn errno(&self) -> Errno {
         match self {
             Self::MixedKinds | Self::KernelOwned { .. } => Errno::EPERM,
-            Self::DirectRegion { .. } => match kernel.behaviours().direct_regions {
-                DirectRegions::RefuseClaim => Errno::EINVAL,
-                DirectRegions::VtdRefusesClaim | DirectRegions::VtdRefusesAttach => Errno::EPERM,
-            },
-            Self::Attach { error, .. } => error.errno(kernel),
+            Self::DirectRegion { errno, .. } => *errno,
+            Self::Attach { error, .. } => error.errno(),
         }
     }
 }
@@ -209,7 +204,7 @@ impl Container {
     pub fn check_extension(&self, extension: u64) -> bool {
         let state = self.core.lock();
         let shared = &self.core.shared;
-        let noiommu = extension == Extension::NOIOMMU && shared.noiommu_enabled();
+        let noiommu = extension == extension::NOIOMMU && shared.noiommu_enabled();
         match &state.driver {
             Driver::Type1(type1) => type1.extension(extension),
             Driver::NoIommu => noiommu,
@@ -237,7 +232,7 @@ impl Container {
     }
 
     fn new_noiommu(&self, caller: &Process, kind: u64) -> Result<Driver, SetIommuError> {
-        if kind != Extension::NOIOMMU || !self.core.shared.noiommu_enabled() {
+        if kind != extension::NOIOMMU || !self.core.shared.noiommu_enabled() {
             return Err(SetIommuError::UnknownType { kind, groups: "noiommu" });
         }
         if !caller.cap_sys_rawio() {
@@ -257,9 +252,9 @@ impl Container {
             return Err(SetIommuError::UnknownType { kind, groups: "IOMMU" });
         }
         let version = match kind {
-            Extension::TYPE1 => Type1Version::V1,
-            Extension::TYPE1V2 => Type1Version::V2,
-            Extension::NESTING => Type1Version::Nesting,
+            extension::TYPE1 => Type1Version::V1,
+            extension::TYPE1V2 => Type1Version::V2,
+            extension::NESTING => Type1Version::Nesting,
             _ => return Err(SetIommuError::NotAType { kind }),
         };
         let limit = shared.dma_entry_limit();
@@ -292,7 +287,8 @@ impl Container {
         let mut told: Option<(IovaRange, u32)> = None;
         loop {
             let mut state = self.core.lock();
-            let mapping = match state.type1()?.unmap(caller, request)? {
+            let step = state.type1()?.unmap(caller, request).map_err(|error| error.after(total))?;
+            let mapping = match step {
                 Unmapped::Done(removed) => return Ok(total.wrapping_add(removed)),
                 Unmapped::Notify { mapping, removed } => {
                     total = total.wrapping_add(removed);
@@ -303,11 +299,12 @@ impl Container {
                 state.callbacks.iter().map(|(_, callback)| Arc::clone(callback)).collect();
             drop(state);
             let rounds = told.filter(|(last, _)| *last == mapping).map_or(0, |(_, rounds)| rounds);
-            if rounds >= MAX_NOTIFICATIONS {
-                return Err(UnmapError::StillPinned { mapping, rounds });
+            if rounds > MAX_RETRIES {
+                return Err(UnmapError::StillPinned { mapping, rounds, removed: total });
             }
             told = Some((mapping, rounds + 1));
-            callbacks.iter().for_each(|callback| callback(mapping));
+            let unpinner = Unpinner { container: &self.core };
+            callbacks.iter().for_each(|callback| callback(&unpinner, mapping));
         }
     }
 
@@ -339,6 +336,12 @@ impl Container {
         state.type1().ok()?.mappings.containing(iova).map(|mapping| mapping.info())
     }
 
+    /// What can be mapped at all, ascending: the valid list; without one (4.19), what the IOMMUs
+    /// translate; with emulated groups alone, everything. Empty without a driver.
+    pub fn mappable(&self) -> Vec<IovaRange> {
+        self.core.lock().type1().map(|type1| type1.mappable()).unwrap_or_default()
+    }
+
     /// The valid, free range of the size of `wanted` that starts nearest to it, aligned to the
     /// container's page.
     pub fn nearest_free(&self, wanted: IovaRange) -> Option<IovaRange> {
@@ -359,9 +362,9 @@ impl Container {
 /// What type1 answers to CHECK_EXTENSION before it is anyone's driver (spec 1.3).
 fn advertises(kernel: &Kernel, extension: u64) -> bool {
     match extension {
-        Extension::TYPE1 | Extension::TYPE1V2 => true,
-        Extension::NESTING => kernel.behaviours().nesting,
-        Extension::UNMAP_ALL => kernel.behaviours().unmap_all,
+        extension::TYPE1 | extension::TYPE1V2 => true,
+        extension::NESTING => kernel.behaviours().nesting,
+        extension::UNMAP_ALL => kernel.behaviours().unmap_all,
         _ => false,
     }
 }
@@ -369,10 +372,25 @@ fn advertises(kernel: &Kernel, extension: u64) -> bool {
 impl Type1 {
     fn extension(&self, extension: u64) -> bool {
         match extension {
-            Extension::DMA_CC => self.is_coherent(),
-            Extension::UPDATE_VADDR => self.behaviours().update_vaddr && self.emulated.is_empty(),
+            extension::DMA_CC => self.is_coherent(),
+            extension::UPDATE_VADDR => self.behaviours().update_vaddr && self.emulated.is_empty(),
             _ => advertises(self.kernel(), extension),
         }
+    }
+}
+
+/// What an unmap callback lets go of pages with.
+#[derive(Debug)]
+pub struct Unpinner<'a> {
+    container: &'a Core,
+}
+
+impl Unpinner<'_> {
+    /// Lets go of every page that emulated devices of the container have pinned in `iova`, once
+    /// each (`vfio_unpin_pages`). A page that was pinned more often stays pinned.
+    pub fn unpin(&self, iova: IovaRange) {
+        // Without a driver there are no mappings and so no pins.
+        let _ = self.container.with_type1(|type1| type1.unpin_range(&iova));
     }
 }
 
@@ -455,15 +473,18 @@ impl Core {
             });
         }
         let refused = match behaviours.direct_regions {
-            DirectRegions::RefuseClaim => true,
-            DirectRegions::VtdRefusesClaim => iommu.driver().refuses_direct_regions(),
-            DirectRegions::VtdRefusesAttach => false,
+            DirectRegions::RefuseClaim => Some(Errno::EINVAL),
+            DirectRegions::VtdRefusesClaim => {
+                iommu.driver().refuses_direct_regions().then_some(Errno::EPERM)
+            }
+            DirectRegions::VtdRefusesAttach => None,
         };
-        match &group.locked_region {
-            Some((region, device)) if refused => Err(AddGroupError::DirectRegion {
+        match (&group.locked_region, refused) {
+            (Some((region, device)), Some(errno)) => Err(AddGroupError::DirectRegion {
                 group: group.id,
                 device: device.clone(),
                 region: *region,
+                errno,
             }),
             _ => Ok(()),
         }
@@ -477,7 +498,10 @@ impl Core {
             type1.detach(group);
         }
         if state.groups.is_empty() {
-            state.driver = Driver::None;
+            let driver = std::mem::replace(&mut state.driver, Driver::None);
+            // What it owns (processes, their memory) is not ours to run under the lock.
+            drop(state);
+            drop(driver);
         }
     }
 
@@ -491,7 +515,12 @@ impl Core {
     }
 
     pub(crate) fn unregister(&self, number: u64) {
-        self.lock().callbacks.retain(|(registered, _)| *registered != number);
+        let mut state = self.lock();
+        let at = state.callbacks.iter().position(|(registered, _)| *registered == number);
+        let callback = at.map(|at| state.callbacks.remove(at));
+        // What the callback owns may come back here when it is dropped.
+        drop(state);
+        drop(callback);
     }
 }
 

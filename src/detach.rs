@@ -65,9 +65,10 @@ impl Type1 {
         }
     }
 
-    /// The regions of all attached groups, merged into one list.
+    /// The regions of all devices of all attached groups, merged into one list.
     fn remaining_regions(&self) -> RegionList {
-        let regions = self.iommu_groups().flat_map(|group| group.regions.iter().copied());
+        let devices = self.iommu_groups().flat_map(|group| group.devices.iter());
+        let regions = devices.flat_map(|device| device.regions.iter().copied());
         RegionList::merged(regions, self.behaviours().region_merge)
     }
 }

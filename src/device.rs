@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::Iova;
-use crate::container::Core;
-use crate::emulated::{Copy, DmaRwError, MAX_PIN_PAGES, PinPagesError};
+use crate::container::{Core, Unpinner};
+use crate::emulated::{DmaRwError, MAX_PIN_PAGES, PinPagesError, Transfer};
 use crate::group::GroupFile;
 use crate::host::{GroupId, GroupKind};
 use crate::memory::Access;
@@ -41,16 +41,18 @@ impl OpenDevice {
     }
 
     /// Registers what is called before pages that emulated devices have pinned are unmapped. It
-    /// gets the whole mapping, and must unpin every page of it that it has pinned.
+    /// gets the whole mapping, and must unpin every page of it that it has pinned, through the
+    /// [`Unpinner`] it is given.
     ///
-    /// No lock is held while it runs. A second registration replaces the first.
-    pub fn on_unmap(&self, callback: impl Fn(IovaRange) + Send + Sync + 'static) {
+    /// No lock is held while it runs. A second registration replaces the first. The callback is
+    /// dropped with the device; one that owns the device keeps it open for ever.
+    pub fn on_unmap(&self, callback: impl Fn(&Unpinner<'_>, IovaRange) + Send + Sync + 'static) {
         let number = self.container.register(Arc::new(callback));
         let replaced = self.callback.swap(number, Ordering::Relaxed);
         self.container.unregister(replaced);
     }
 
-    /// Pins `pages` CPU pages from the one that holds `iova` (`vfio_pin_pages`), so that the
+    /// Pins `pages` CPU pages from `iova` on (`vfio_pin_pages`), so that the
     /// device's driver may access them at any time. A page may be pinned more than once.
     ///
     /// For devices of emulated groups with an unmap callback only. A refusal pins nothing.
@@ -73,8 +75,11 @@ impl OpenDevice {
     }
 
     /// Lets go of pages once (`vfio_unpin_pages`): the undoing of one [`Self::pin_pages`]. Pages
-    /// that are not pinned are passed over.
+    /// that are not pinned are passed over; more than [`MAX_PIN_PAGES`] are not looked at.
     pub fn unpin_pages(&self, iova: Iova, pages: u64) {
+        if pages > MAX_PIN_PAGES {
+            return;
+        }
         // Without a driver there are no mappings and so no pins.
         let _ = self.container.with_type1(|type1| type1.unpin_pages(iova, pages));
     }
@@ -82,15 +87,15 @@ impl OpenDevice {
     /// Copies out of the process's memory (`vfio_dma_rw`). On an error, what lies in lower
     /// mappings has been copied.
     pub fn dma_read(&self, iova: Iova, into: &mut [u8]) -> Result<(), DmaRwError> {
-        self.dma_rw(iova, Copy::Read(into))
+        self.dma_rw(iova, Transfer::Read(into))
     }
 
     /// Copies into the process's memory (`vfio_dma_rw`), and marks the pages dirty.
     pub fn dma_write(&self, iova: Iova, bytes: &[u8]) -> Result<(), DmaRwError> {
-        self.dma_rw(iova, Copy::Write(bytes))
+        self.dma_rw(iova, Transfer::Write(bytes))
     }
 
-    fn dma_rw(&self, iova: Iova, copy: Copy<'_>) -> Result<(), DmaRwError> {
+    fn dma_rw(&self, iova: Iova, copy: Transfer<'_>) -> Result<(), DmaRwError> {
         self.container
             .with_type1(|type1| type1.dma_rw(iova, copy))
             .unwrap_or(Err(DmaRwError::NoDriver))

@@ -9,7 +9,7 @@
 use crate::addr::{Iova, Vaddr};
 use crate::bitmap::{MAX_BITMAP_BYTES, bitmap_bytes};
 use crate::errno::Errno;
-use crate::kernel::{Behaviours, Kernel};
+use crate::kernel::Behaviours;
 use crate::map::wrap_errno;
 use crate::memory::{Fault, Memory};
 use crate::page_size::PageSize;
@@ -111,8 +111,8 @@ pub enum BitmapError {
 }
 
 impl BitmapError {
-    /// What `kernel` answers.
-    pub fn errno(&self, _kernel: &Kernel) -> Errno {
+    /// What the kernel answers.
+    pub fn errno(&self) -> Errno {
         Errno::EINVAL
     }
 }
@@ -148,7 +148,7 @@ impl UserBitmap {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DirtyError {
     /// The container has no type1 driver. EINVAL, or ENOTTY for noiommu.
-    #[error("{0}")]
+    #[error(transparent)]
     NoType1(#[from] NoType1),
     /// The kernel has no dirty tracking (before 5.8). ENOTTY.
     #[error("this kernel has no dirty tracking; it came with 5.8")]
@@ -173,14 +173,21 @@ pub enum DirtyError {
     /// GET_BITMAP: the size is zero. EINVAL.
     #[error("size is 0; ask for at least one page")]
     SizeZero,
-    /// GET_BITMAP: the range runs past the end of the space. EOVERFLOW from 6.18. Before, EINVAL,
-    /// and it may not end at the last address either.
+    /// GET_BITMAP: the range runs past the end of the space. EOVERFLOW from 6.18, EINVAL before.
     #[error("iova {iova} plus size {size:#x} runs past the end of the 64-bit space")]
     Wraps {
         /// The address given.
         iova: Iova,
         /// The size given, in bytes.
         size: u64,
+        /// The kernel's errno.
+        errno: Errno,
+    },
+    /// GET_BITMAP: the range ends at 2^64 - 1 (before 6.18). EINVAL.
+    #[error("iova {iova} reaches the last address, which this kernel takes for wrapping around")]
+    ReachesTop {
+        /// The range given.
+        iova: IovaRange,
     },
     /// GET_BITMAP: the bitmap breaks a rule of its own. EINVAL.
     #[error("{0}")]
@@ -216,18 +223,19 @@ pub enum DirtyError {
 }
 
 impl DirtyError {
-    /// What `kernel` answers.
-    pub fn errno(&self, kernel: &Kernel) -> Errno {
+    /// What the kernel answers.
+    pub fn errno(&self) -> Errno {
         match self {
             Self::NoType1(error) => error.errno(),
             Self::NotKnown => Errno::ENOTTY,
             Self::V1 => Errno::EACCES,
-            Self::Wraps { .. } => wrap_errno(kernel.behaviours()),
-            Self::Bitmap(error) => error.errno(kernel),
+            Self::Wraps { errno, .. } => *errno,
+            Self::Bitmap(error) => error.errno(),
             Self::BitmapFault { .. } => Errno::EFAULT,
             Self::NotOneFlag { .. }
             | Self::TooLargeToTrack { .. }
             | Self::SizeZero
+            | Self::ReachesTop { .. }
             | Self::Misaligned { .. }
             | Self::Cuts { .. } => Errno::EINVAL,
         }
@@ -295,12 +303,13 @@ impl Type1 {
         size: u64,
         bitmap: &UserBitmap,
     ) -> Result<IovaRange, DirtyError> {
+        let errno = wrap_errno(self.behaviours());
         let range = IovaRange::from_size(iova, size).map_err(|error| match error {
             RangeError::Empty => DirtyError::SizeZero,
-            RangeError::Wraps { .. } => DirtyError::Wraps { iova, size },
+            RangeError::Wraps { .. } => DirtyError::Wraps { iova, size, errno },
         })?;
         if range.next().is_none() && !self.behaviours().bitmap_reaches_top {
-            return Err(DirtyError::Wraps { iova, size });
+            return Err(DirtyError::ReachesTop { iova: range });
         }
         bitmap.check(size, self.behaviours()).map_err(DirtyError::Bitmap)?;
         self.check_bitmap_page(bitmap).map_err(DirtyError::Bitmap)?;

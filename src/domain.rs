@@ -14,8 +14,9 @@ use crate::range::IovaRange;
 
 /// The IOMMU that a group sits behind.
 ///
-/// Implementations answer for a paging domain made for the group: they are asked again for each
-/// container that the group joins.
+/// It is asked for facts and for consent, and keeps no state: a container that is refused something
+/// halfway does not undo what it asked before. It is asked with the container locked, so an
+/// implementation must not call back.
 pub trait Iommu: fmt::Debug + Send + Sync {
     /// The driver. Groups share a domain only under one driver (spec 3.10).
     fn driver(&self) -> IommuDriver;
@@ -32,33 +33,36 @@ pub trait Iommu: fmt::Debug + Send + Sync {
     /// Whether MSIs of the group's devices are remapped, so that no device can forge another's.
     fn isolates_msi(&self) -> bool;
 
-    /// Makes a paging domain for the group. The errno is the driver's.
-    fn allocate_domain(&self) -> Result<(), Errno> {
+    /// Whether a paging domain can be made for the group. The errno is the driver's.
+    fn can_make_domain(&self) -> Result<(), Errno> {
         Ok(())
     }
 
-    /// Makes the domain a nested one (type 6, up to 6.12). The errno is the driver's.
-    fn enable_nesting(&self, behaviours: &Behaviours) -> Result<(), Errno> {
-        self.driver().enable_nesting(behaviours)
+    /// Whether the domain can be a nested one (type 6, up to 6.12). The errno is the driver's.
+    fn can_nest(&self, behaviours: &Behaviours) -> Result<(), Errno> {
+        self.driver().can_nest(behaviours)
     }
 
-    /// Attaches the group to a domain that `owner`, an IOMMU of the same driver and coherency,
-    /// made for another group. A refusal is not an error: the group then gets its own domain.
+    /// Whether the group can share the domain that `owner`, an IOMMU of the same driver and
+    /// coherency, made for another group. If not, it gets its own.
     ///
     /// As a rule an IOMMU takes a domain that is no wider than it can translate.
-    fn joins_domain_of(&self, owner: &dyn Iommu) -> bool {
+    fn can_share_domain_of(&self, owner: &dyn Iommu) -> bool {
         self.aperture().contains_range(&owner.aperture())
     }
 
-    /// Enters a mapping of `iova` into the domain. The errno is the driver's.
+    /// Whether a mapping of `iova` can be entered into the domain. The errno is the driver's.
     ///
     /// Kernels with a valid IOVA list ask only for ranges inside the aperture, unless mappings of
     /// an emulated group are replayed (spec 3.11).
-    fn map(&self, iova: IovaRange, behaviours: &Behaviours) -> Result<(), Errno> {
-        if self.aperture().contains_range(&iova) {
-            return Ok(());
+    fn can_map(&self, iova: IovaRange, behaviours: &Behaviours) -> Result<(), Errno> {
+        if !self.page_sizes().smallest().is_some_and(|page| iova.is_aligned(page)) {
+            return Err(Errno::EINVAL);
         }
-        Err(self.driver().beyond_aperture(behaviours))
+        if !self.aperture().contains_range(&iova) {
+            return Err(self.driver().beyond_aperture(behaviours));
+        }
+        Ok(())
     }
 }
 
@@ -97,7 +101,7 @@ impl IommuDriver {
 
     /// What the driver answers when a domain shall be a nested one (spec 1.4): the SMMUs can, VT-d
     /// could with hardware that is not modelled, the others do not know it.
-    fn enable_nesting(self, behaviours: &Behaviours) -> Result<(), Errno> {
+    fn can_nest(self, behaviours: &Behaviours) -> Result<(), Errno> {
         match self {
             Self::SmmuV3 | Self::SmmuV2 => Ok(()),
             Self::IntelVtd if behaviours.vtd_nesting_is_enodev => Err(Errno::ENODEV),

@@ -7,7 +7,6 @@
 use crate::addr::Iova;
 use crate::errno::Errno;
 use crate::host::GroupId;
-use crate::kernel::Kernel;
 use crate::map::wrap_errno;
 use crate::memory::{Access, Fault};
 use crate::page_size::PageSize;
@@ -52,9 +51,11 @@ pub enum PinPagesError {
         iova: Iova,
         /// Pages asked for.
         pages: u64,
+        /// The kernel's errno.
+        errno: Errno,
     },
     /// Mappings have lost their process address. EBUSY.
-    #[error("{count} mappings have lost their process address (UNMAP flag VADDR)")]
+    #[error("mappings have lost their process address ({count}, by UNMAP flag VADDR)")]
     VaddrsInvalid {
         /// How many.
         count: u64,
@@ -83,20 +84,29 @@ pub enum PinPagesError {
         /// What is wrong.
         error: PinError,
     },
+    /// The page is device memory, which has no page to pin. EINVAL.
+    #[error("iova {iova} is mapped to device memory, which cannot be pinned")]
+    DeviceMemory {
+        /// The page's first address.
+        iova: Iova,
+    },
 }
 
 impl PinPagesError {
-    /// What `kernel` answers.
-    pub fn errno(&self, kernel: &Kernel) -> Errno {
+    /// What the kernel answers.
+    pub fn errno(&self) -> Errno {
         match self {
             Self::TooMany { .. } => Errno::E2BIG,
             Self::NoDriver | Self::NotEmulated { .. } => Errno::ENOTTY,
             Self::V1 => Errno::EACCES,
-            Self::Wraps { .. } => wrap_errno(kernel.behaviours()),
+            Self::Wraps { errno, .. } => *errno,
             Self::VaddrsInvalid { .. } => Errno::EBUSY,
             Self::NoAccess { .. } => Errno::EPERM,
             Self::Pin { error, .. } => error.errno(),
-            Self::NoPages | Self::NoCallback | Self::NotMapped { .. } => Errno::EINVAL,
+            Self::NoPages
+            | Self::NoCallback
+            | Self::NotMapped { .. }
+            | Self::DeviceMemory { .. } => Errno::EINVAL,
         }
     }
 }
@@ -104,11 +114,14 @@ impl PinPagesError {
 /// Why an emulated device could not copy: one variant per rule, in order.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DmaRwError {
+    /// There is nothing to copy. EINVAL.
+    #[error("no byte is to be copied")]
+    Empty,
     /// The device's container has no IOMMU driver. ENOTTY.
     #[error("the container of the device has no IOMMU driver; set one first")]
     NoDriver,
     /// Mappings have lost their process address. EBUSY.
-    #[error("{count} mappings have lost their process address (UNMAP flag VADDR)")]
+    #[error("mappings have lost their process address ({count}, by UNMAP flag VADDR)")]
     VaddrsInvalid {
         /// How many.
         count: u64,
@@ -147,12 +160,12 @@ pub enum DmaRwError {
 }
 
 impl DmaRwError {
-    /// What `kernel` answers.
-    pub fn errno(&self, _kernel: &Kernel) -> Errno {
+    /// What the kernel answers.
+    pub fn errno(&self) -> Errno {
         match self {
             Self::NoDriver => Errno::ENOTTY,
             Self::VaddrsInvalid { .. } => Errno::EBUSY,
-            Self::NotMapped { .. } => Errno::EINVAL,
+            Self::Empty | Self::NotMapped { .. } => Errno::EINVAL,
             Self::NoAccess { .. } | Self::NoProcess { .. } => Errno::EPERM,
             Self::Fault { .. } => Errno::EFAULT,
         }
@@ -161,14 +174,14 @@ impl DmaRwError {
 
 /// The bytes of one copy, in either direction.
 #[derive(Debug)]
-pub(crate) enum Copy<'a> {
+pub(crate) enum Transfer<'a> {
     /// Out of the process.
     Read(&'a mut [u8]),
     /// Into the process.
     Write(&'a [u8]),
 }
 
-impl Copy<'_> {
+impl Transfer<'_> {
     fn len(&self) -> usize {
         match self {
             Self::Read(bytes) => bytes.len(),
@@ -178,7 +191,7 @@ impl Copy<'_> {
 }
 
 impl Type1 {
-    /// Pins `pages` pages from the one that holds `iova`. A refusal pins nothing.
+    /// Pins `pages` pages' worth of addresses from `iova`. A refusal pins nothing.
     pub(crate) fn pin_pages(
         &mut self,
         iova: Iova,
@@ -189,7 +202,7 @@ impl Type1 {
         if self.version == Type1Version::V1 {
             return Err(PinPagesError::V1);
         }
-        let range = pages_from(iova, pages, page)?;
+        let range = pages_from(iova, pages, page, wrap_errno(self.behaviours()))?;
         if self.invalid_vaddrs != 0 {
             return Err(PinPagesError::VaddrsInvalid { count: self.invalid_vaddrs });
         }
@@ -219,14 +232,17 @@ impl Type1 {
             *count += 1;
             return Ok(());
         }
-        let last = Iova(at.0 | (page.bytes() - 1));
+        let last = Iova(at.0.saturating_add(page.bytes() - 1)).min(mapping.iova.last());
         let part = IovaRange::new(at, last).unwrap_or(mapping.iova);
         let charge = Charge { exempt: mapping.exempt || !charge_it, already: 0, page };
         let charged = pin_only(&mapping.owner, mapping.vaddrs_of(&part), mapping.access, charge)
             .map_err(|error| PinPagesError::Pin { iova: at, error })?;
+        if charged == 0 {
+            return Err(PinPagesError::DeviceMemory { iova: at });
+        }
         if charge_it {
-            mapping.owner.lock_pages(charged);
-            mapping.locked_pages += charged;
+            mapping.owner.lock_pages(1);
+            mapping.locked_pages += 1;
         }
         mapping.extra_mut().pins.insert(at, 1);
         mapping.mark_dirty(&part, bitmap_page);
@@ -238,7 +254,7 @@ impl Type1 {
     pub(crate) fn unpin_pages(&mut self, iova: Iova, pages: u64) {
         let page = self.cpu_page();
         let uncharge_it = self.domains.is_empty();
-        let Ok(range) = pages_from(iova, pages, page) else {
+        let Ok(range) = pages_from(iova, pages, page, Errno::EINVAL) else {
             return;
         };
         for index in 0..pages {
@@ -264,8 +280,22 @@ impl Type1 {
         }
     }
 
+    /// Lets go once of each page that is pinned in `range`.
+    pub(crate) fn unpin_range(&mut self, range: &IovaRange) {
+        let inside: Vec<Iova> = self
+            .mappings
+            .overlapping(range)
+            .flat_map(|mapping| mapping.pinned_pages())
+            .filter(|page| range.contains(*page))
+            .collect();
+        inside.into_iter().for_each(|page| self.unpin_pages(page, 1));
+    }
+
     /// Copies between the device and the process, mapping by mapping.
-    pub(crate) fn dma_rw(&mut self, iova: Iova, mut copy: Copy<'_>) -> Result<(), DmaRwError> {
+    pub(crate) fn dma_rw(&mut self, iova: Iova, mut copy: Transfer<'_>) -> Result<(), DmaRwError> {
+        if copy.len() == 0 {
+            return Err(DmaRwError::Empty);
+        }
         if self.invalid_vaddrs != 0 {
             return Err(DmaRwError::VaddrsInvalid { count: self.invalid_vaddrs });
         }
@@ -282,13 +312,13 @@ impl Type1 {
     fn copy_chunk(
         &mut self,
         at: Iova,
-        copy: &mut Copy<'_>,
+        copy: &mut Transfer<'_>,
         done: usize,
     ) -> Result<usize, DmaRwError> {
         let page = self.page();
         let mapping = self.mappings.containing_mut(at);
         let mapping = mapping.ok_or(DmaRwError::NotMapped { iova: at })?;
-        let write = matches!(copy, Copy::Write(_));
+        let write = matches!(copy, Transfer::Write(_));
         if !mapping.access.reads() || (write && !mapping.access.writes()) {
             return Err(DmaRwError::NoAccess { iova: at, mapped: mapping.access, write });
         }
@@ -302,8 +332,8 @@ impl Type1 {
         let vaddr = mapping.vaddrs_of(&part).first();
         let memory = mapping.owner.memory();
         match copy {
-            Copy::Read(bytes) => memory.read(vaddr, &mut bytes[done..done + size]),
-            Copy::Write(bytes) => memory.write(vaddr, &bytes[done..done + size]),
+            Transfer::Read(bytes) => memory.read(vaddr, &mut bytes[done..done + size]),
+            Transfer::Write(bytes) => memory.write(vaddr, &bytes[done..done + size]),
         }
         .map_err(|fault| DmaRwError::Fault { iova: at, fault })?;
         if write {
@@ -313,12 +343,16 @@ impl Type1 {
     }
 }
 
-/// The pages asked for, from the one that holds `iova`.
-fn pages_from(iova: Iova, pages: u64, page: PageSize) -> Result<IovaRange, PinPagesError> {
-    let wraps = PinPagesError::Wraps { iova, pages };
-    let first = Iova(iova.0 & !(page.bytes() - 1));
+/// The addresses asked for. The kernel does not round them to pages.
+fn pages_from(
+    iova: Iova,
+    pages: u64,
+    page: PageSize,
+    errno: Errno,
+) -> Result<IovaRange, PinPagesError> {
+    let wraps = PinPagesError::Wraps { iova, pages, errno };
     let size = pages.checked_mul(page.bytes()).ok_or(wraps.clone())?;
-    IovaRange::from_size(first, size).map_err(|error| match error {
+    IovaRange::from_size(iova, size).map_err(|error| match error {
         RangeError::Empty => PinPagesError::NoPages,
         RangeError::Wraps { .. } => wraps,
     })

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::container::{AddGroupError, Container, Core};
 use crate::device::OpenDevice;
 use crate::errno::Errno;
-use crate::host::{Binding, Group, GroupId};
+use crate::host::{Binding, DeviceDescription, Group, GroupId, GroupKind};
 use crate::kernel::{Kernel, Ownership};
 use crate::process::Process;
 use crate::sysfs;
@@ -68,7 +68,7 @@ pub enum OpenGroupError {
 }
 
 impl OpenGroupError {
-    /// The errno.
+    /// What the kernel answers.
     pub fn errno(&self) -> Errno {
         match self {
             Self::NoNode { .. } => Errno::ENOENT,
@@ -97,6 +97,8 @@ pub enum SetContainerError {
     NegativeFd {
         /// The descriptor given.
         fd: i32,
+        /// The kernel's errno.
+        errno: Errno,
     },
     /// The descriptor is not open. EBADF.
     #[error("file descriptor {fd} is not open; pass that of an open container")]
@@ -121,22 +123,23 @@ pub enum SetContainerError {
     NotAContainer {
         /// The descriptor given.
         fd: i32,
+        /// The kernel's errno.
+        errno: Errno,
     },
     /// The container does not take the group.
-    #[error("{0}")]
+    #[error(transparent)]
     Refused(#[from] AddGroupError),
 }
 
 impl SetContainerError {
-    /// What `kernel` answers.
-    pub fn errno(&self, kernel: &Kernel) -> Errno {
+    /// What the kernel answers.
+    pub fn errno(&self) -> Errno {
         match self {
-            Self::NegativeFd { .. } if kernel.behaviours().fd_checked_late => Errno::EINVAL,
-            Self::NegativeFd { .. } | Self::BadFd { .. } => Errno::EBADF,
-            Self::NotAContainer { .. } if kernel.behaviours().foreign_fd_is_ebadfd => Errno::EBADFD,
-            Self::AlreadySet { .. } | Self::NotAContainer { .. } => Errno::EINVAL,
+            Self::NegativeFd { errno, .. } | Self::NotAContainer { errno, .. } => *errno,
+            Self::BadFd { .. } => Errno::EBADF,
+            Self::AlreadySet { .. } => Errno::EINVAL,
             Self::NeedsRawIo { .. } => Errno::EPERM,
-            Self::Refused(error) => error.errno(kernel),
+            Self::Refused(error) => error.errno(),
         }
     }
 }
@@ -151,7 +154,7 @@ pub enum UnsetContainerError {
         group: GroupId,
     },
     /// A device of the group is open. EBUSY.
-    #[error("{count} devices of group {group} are open; close them first")]
+    #[error("devices of group {group} are open ({count}); close them first")]
     DevicesOpen {
         /// The group.
         group: GroupId,
@@ -161,7 +164,7 @@ pub enum UnsetContainerError {
 }
 
 impl UnsetContainerError {
-    /// The errno.
+    /// What the kernel answers.
     pub fn errno(&self) -> Errno {
         match self {
             Self::NotSet { .. } => Errno::EINVAL,
@@ -180,7 +183,7 @@ pub enum OpenDeviceError {
         group: GroupId,
         /// The name asked for.
         name: String,
-        /// The names of the group's devices.
+        /// The names of the group's devices that are.
         devices: String,
     },
     /// Options stand behind the name, which only virtual functions take. EINVAL.
@@ -220,7 +223,7 @@ pub enum OpenDeviceError {
 }
 
 impl OpenDeviceError {
-    /// The errno.
+    /// What the kernel answers.
     pub fn errno(&self) -> Errno {
         match self {
             Self::NoDevice { .. } => Errno::ENODEV,
@@ -243,6 +246,11 @@ impl OpenGroup {
     /// Which group this is.
     pub fn id(&self) -> GroupId {
         self.file.group.id
+    }
+
+    /// The longest device name, with its NUL, in bytes: a page.
+    pub(crate) fn longest_name(&self) -> u64 {
+        self.file.shared.cpu_page.bytes()
     }
 
     /// The kernel that is imitated.
@@ -287,7 +295,7 @@ impl OpenGroup {
         let late = self.kernel().behaviours().fd_checked_late;
         let mut state = self.file.lock();
         if !late || fd < 0 {
-            check_open(fd, &target)?;
+            check_open(fd, &target, late)?;
         }
         if state.container.is_some() {
             return Err(SetContainerError::AlreadySet { group: group.id });
@@ -296,9 +304,11 @@ impl OpenGroup {
         if late && needs_rawio {
             return Err(SetContainerError::NeedsRawIo { group: group.id });
         }
-        check_open(fd, &target)?;
+        check_open(fd, &target, late)?;
         let FdTarget::Container(container) = target else {
-            return Err(SetContainerError::NotAContainer { fd });
+            let ebadfd = self.kernel().behaviours().foreign_fd_is_ebadfd;
+            let errno = if ebadfd { Errno::EBADFD } else { Errno::EINVAL };
+            return Err(SetContainerError::NotAContainer { fd, errno });
         };
         if needs_rawio {
             return Err(SetContainerError::NeedsRawIo { group: group.id });
@@ -333,28 +343,35 @@ impl OpenGroup {
         if self.file.group.is_noiommu() && !caller.cap_sys_rawio() {
             return Err(OpenDeviceError::NeedsRawIo { group: self.id() });
         }
-        self.find_device(name)?;
+        let device = self.find_device(name)?;
         state.open_devices += 1;
-        Ok(OpenDevice::new(Arc::clone(&self.file), container, name.to_owned()))
+        Ok(OpenDevice::new(Arc::clone(&self.file), container, device))
     }
 
-    fn find_device(&self, name: &str) -> Result<(), OpenDeviceError> {
+    /// The device that `name` opens.
+    fn find_device(&self, name: &str) -> Result<String, OpenDeviceError> {
         let group = &self.file.group;
-        let vfio = |device: &&crate::host::DeviceDescription| device.binding == Binding::Vfio;
-        let mut names = group.devices.iter().filter(vfio).map(|device| device.name.as_str());
-        let pci_options = |device: &str| {
-            let rest = name.strip_prefix(device);
-            group.iommu().is_some() && rest.is_some_and(|rest| rest.starts_with(' '))
+        let emulated = matches!(group.kind, GroupKind::Emulated);
+        let vfio = |device: &&DeviceDescription| device.binding == Binding::Vfio;
+        let bound = || group.devices.iter().filter(vfio).map(|device| device.name.as_str());
+        // vfio-pci takes options behind the name, which only virtual functions have.
+        let options = |device: &str| {
+            let rest = name.strip_prefix(device).filter(|_| !emulated)?;
+            rest.starts_with(' ').then(|| rest.trim_start_matches(' '))
         };
-        match names.find(|device| *device == name || pci_options(device)) {
-            Some(device) if device == name => Ok(()),
-            Some(_) => Err(OpenDeviceError::Options { name: name.to_owned() }),
-            None => Err(OpenDeviceError::NoDevice {
-                group: group.id,
-                name: name.to_owned(),
-                devices: group.device_names(),
-            }),
+        for device in bound() {
+            match options(device) {
+                _ if device == name => return Ok(device.to_owned()),
+                Some("") => return Ok(device.to_owned()),
+                Some(_) => return Err(OpenDeviceError::Options { name: name.to_owned() }),
+                None => {}
+            }
         }
+        Err(OpenDeviceError::NoDevice {
+            group: group.id,
+            name: name.to_owned(),
+            devices: bound().collect::<Vec<_>>().join(", "),
+        })
     }
 
     fn check_usable(&self, state: &State) -> Result<Arc<Core>, OpenDeviceError> {
@@ -375,9 +392,12 @@ impl OpenGroup {
     }
 }
 
-fn check_open(fd: i32, target: &FdTarget) -> Result<(), SetContainerError> {
+fn check_open(fd: i32, target: &FdTarget, late: bool) -> Result<(), SetContainerError> {
     match target {
-        _ if fd < 0 => Err(SetContainerError::NegativeFd { fd }),
+        _ if fd < 0 => {
+            let errno = if late { Errno::EINVAL } else { Errno::EBADF };
+            Err(SetContainerError::NegativeFd { fd, errno })
+        }
         FdTarget::Closed => Err(SetContainerError::BadFd { fd }),
         FdTarget::Container(_) | FdTarget::Other => Ok(()),
     }

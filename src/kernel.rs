@@ -58,9 +58,9 @@ pub enum DirectRegions {
 pub enum UnmapAtTop {
     /// Before 5.0: refused as wrapping around.
     Refused,
-    /// 5.0 to 5.11: accepted, but the search for mappings sees an end of 0 and finds none.
+    /// 5.0 to 6.17: accepted, but the search for mappings sees an end of 0 and finds none.
     FindsNothing,
-    /// From 5.12.
+    /// From 6.18.
     Works,
 }
 
@@ -86,10 +86,10 @@ pub struct Behaviours {
     pub update_vaddr: bool,
     /// Ranges that wrap around are EOVERFLOW rather than EINVAL. 6.18. Spec 5.1, 6.1, 7.2.
     pub wrap_is_eoverflow: bool,
-    /// Conflict tests on attach see mappings when the range they look at ends at 2^64 - 1.
-    /// 6.18. Spec 3.3, 3.4.
-    pub conflicts_seen_at_top: bool,
-    /// What UNMAP does with a range that ends at 2^64 - 1. 5.0, 5.12. Spec 8, and the recordings of
+    /// The search for mappings in a range that ends at 2^64 - 1 finds them: conflicts on attach,
+    /// overlaps on MAP. Before, it sees an end of 0 and finds none. 6.18. Spec 3.3, 3.4, 6.4.
+    pub search_reaches_top: bool,
+    /// What UNMAP does with a range that ends at 2^64 - 1. 5.0, 6.18. Spec 8, and the recordings of
     /// 5.10.
     pub unmap_at_top: UnmapAtTop,
     /// GET_BITMAP accepts a range that ends at 2^64 - 1. 6.18. Spec 7.2.
@@ -139,7 +139,7 @@ const NEWEST: Behaviours = Behaviours {
     unmap_all: true,
     update_vaddr: true,
     wrap_is_eoverflow: true,
-    conflicts_seen_at_top: true,
+    search_reaches_top: true,
     unmap_at_top: UnmapAtTop::Works,
     bitmap_reaches_top: true,
     unmap_stops_at_foreign_mm: false,
@@ -162,7 +162,8 @@ const NEWEST: Behaviours = Behaviours {
 /// Debian 6.12.107: before the overflow series of 6.18 and the removal of nesting in 6.13.
 const V6_12: Behaviours = Behaviours {
     wrap_is_eoverflow: false,
-    conflicts_seen_at_top: false,
+    search_reaches_top: false,
+    unmap_at_top: UnmapAtTop::FindsNothing,
     bitmap_reaches_top: false,
     nesting: true,
     shared_page_tables: false,
@@ -183,7 +184,6 @@ const V6_1: Behaviours = Behaviours {
 const V5_10: Behaviours = Behaviours {
     unmap_all: false,
     update_vaddr: false,
-    unmap_at_top: UnmapAtTop::FindsNothing,
     unmap_stops_at_foreign_mm: true,
     detach_marks_dirty: false,
     vtd_nesting_is_enodev: true,
@@ -267,7 +267,7 @@ impl Default for Kernel {
 
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
+        f.pad(self.name)
     }
 }
 

@@ -30,7 +30,7 @@
 //! let container = vfio.open_container();
 //! let group = vfio.open_group(GroupId::Numbered(1), &process)?;
 //! group.set_container(&container, &process)?;
-//! container.set_iommu(&process, Extension::TYPE1V2)?;
+//! container.set_iommu(&process, extension::TYPE1V2)?;
 //!
 //! // Guest memory fits, the MSI window does not.
 //! let map = |iova| {
@@ -39,7 +39,7 @@
 //! };
 //! map(0)?;
 //! let refused = map(0xfee0_0000).unwrap_err();
-//! assert_eq!(refused.errno(vfio.kernel()), Errno::EINVAL);
+//! assert_eq!(refused.errno(), Errno::EINVAL);
 //! assert_eq!(
 //!     refused.to_string(),
 //!     "iova 0xfee00000..0xfee0ffff touches the MSI window 0xfee00000..0xfeefffff of group 1 \
@@ -116,7 +116,7 @@ pub mod abi;
 pub use addr::{Address, Iova, Vaddr};
 pub use attach::AttachError;
 pub use bitmap::{MAX_BITMAP_BYTES, MAX_BITMAP_PAGES, bitmap_bytes};
-pub use container::{AddGroupError, Container, Extension, SetIommuError};
+pub use container::{AddGroupError, Container, SetIommuError, Unpinner, extension};
 pub use device::OpenDevice;
 pub use dirty::{BitmapError, DirtyError, DirtyPages, UserBitmap};
 pub use domain::{FixedIommu, Iommu, IommuDriver};
@@ -134,7 +134,7 @@ pub use kernel::{
 };
 pub use map::{MapDma, MapError};
 pub use mapping::MappingInfo;
-pub use memory::{Access, AreaOverlap, Fault, Memory, ModelMemory, PinFault, PinnedRun};
+pub use memory::{Access, AreaError, Fault, Memory, ModelMemory, PinFault, PinnedRun};
 pub use obstacle::{Culprit, NotValid, Obstacle};
 pub use page_size::{PageSize, PageSizes};
 pub use pin::PinError;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::addr::{Iova, Vaddr};
 use crate::errno::Errno;
-use crate::kernel::{Behaviours, Kernel};
+use crate::kernel::Behaviours;
 use crate::mapping::{Mapping, MappingInfo};
 use crate::memory::Access;
 use crate::obstacle::NotValid;
@@ -38,19 +38,19 @@ impl MapDma {
     pub const VADDR: u32 = 4;
 
     /// Maps `size` bytes of the caller's memory at `vaddr` to `iova`.
-    pub fn new(iova: u64, vaddr: u64, size: u64, access: Access) -> Self {
+    pub fn new(iova: impl Into<Iova>, vaddr: impl Into<Vaddr>, size: u64, access: Access) -> Self {
         let flags = match access {
             Access::Read => Self::READ,
             Access::Write => Self::WRITE,
             Access::ReadWrite => Self::READ | Self::WRITE,
         };
-        Self { iova: Iova(iova), vaddr: Vaddr(vaddr), size, flags }
+        Self { iova: iova.into(), vaddr: vaddr.into(), size, flags }
     }
 
     /// Gives the mapping at `iova`, of exactly this size, the process address `vaddr`, after an
     /// UNMAP with flag VADDR took the old one away.
-    pub fn update_vaddr(iova: u64, vaddr: u64, size: u64) -> Self {
-        Self { iova: Iova(iova), vaddr: Vaddr(vaddr), size, flags: Self::VADDR }
+    pub fn update_vaddr(iova: impl Into<Iova>, vaddr: impl Into<Vaddr>, size: u64) -> Self {
+        Self { iova: iova.into(), vaddr: vaddr.into(), size, flags: Self::VADDR }
     }
 }
 
@@ -58,7 +58,7 @@ impl MapDma {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
     /// The container has no type1 driver. EINVAL, or ENOTTY for noiommu.
-    #[error("{0}")]
+    #[error(transparent)]
     NoType1(#[from] NoType1),
     /// A flag this kernel does not know. EINVAL.
     #[error("flags {flags:#x} has bits that this kernel does not know; it knows {known:#x}")]
@@ -78,6 +78,8 @@ pub enum MapError {
         iova: Iova,
         /// The size given, in bytes.
         size: u64,
+        /// The kernel's errno.
+        errno: Errno,
     },
     /// `vaddr + size - 1` does not fit in 64 bits. EOVERFLOW from 6.18, EINVAL before.
     #[error("vaddr {vaddr} plus size {size:#x} runs past the end of the 64-bit space")]
@@ -86,6 +88,8 @@ pub enum MapError {
         vaddr: Vaddr,
         /// The size given, in bytes.
         size: u64,
+        /// The kernel's errno.
+        errno: Errno,
     },
     /// Neither READ nor WRITE nor VADDR. EINVAL.
     #[error("no flag is set; set READ, WRITE or both")]
@@ -185,11 +189,11 @@ pub enum MapError {
 }
 
 impl MapError {
-    /// What `kernel` answers.
-    pub fn errno(&self, kernel: &Kernel) -> Errno {
+    /// What the kernel answers.
+    pub fn errno(&self) -> Errno {
         match self {
             Self::NoType1(error) => error.errno(),
-            Self::IovaWraps { .. } | Self::VaddrWraps { .. } => wrap_errno(kernel.behaviours()),
+            Self::IovaWraps { errno, .. } | Self::VaddrWraps { errno, .. } => *errno,
             Self::NothingToUpdate { .. } => Errno::ENOENT,
             Self::Exists { .. } => Errno::EEXIST,
             Self::TableFull { .. } => Errno::ENOSPC,
@@ -237,12 +241,16 @@ impl Request {
         if flags & !known != 0 {
             return Err(MapError::UnknownFlags { flags, known });
         }
+        let errno = wrap_errno(behaviours);
         let iovas = IovaRange::from_size(iova, size).map_err(|error| match error {
             RangeError::Empty => MapError::SizeZero,
-            RangeError::Wraps { .. } => MapError::IovaWraps { iova, size },
+            RangeError::Wraps { .. } => MapError::IovaWraps { iova, size, errno },
         })?;
-        let vaddrs =
-            VaddrRange::from_size(vaddr, size).map_err(|_| MapError::VaddrWraps { vaddr, size })?;
+        let vaddrs = VaddrRange::from_size(vaddr, size).map_err(|_| MapError::VaddrWraps {
+            vaddr,
+            size,
+            errno,
+        })?;
         Ok(Self { iova: iovas, vaddr: vaddrs, purpose: Purpose::parse(flags)? })
     }
 }
@@ -284,14 +292,19 @@ impl Type1 {
         page: PageSize,
     ) -> Result<(), MapError> {
         let iova = request.iova;
-        if let Some(existing) = self.mappings.first_overlap(&iova) {
-            return Err(MapError::Exists { iova, existing: existing.info() });
+        let overlap_seen = self.search_sees(&iova);
+        if overlap_seen {
+            self.check_free(iova)?;
         }
         if self.behaviours().entry_limit && self.entries_left == 0 {
             return Err(MapError::TableFull { mappings: self.mappings.len() });
         }
         if !self.iova_list.allows(&iova) {
             return Err(MapError::NotValid(Box::new(self.explain(iova))));
+        }
+        if !overlap_seen {
+            // These kernels would now map twice and lose track of both: not imitated.
+            self.check_free(iova)?;
         }
         let exempt = caller.cap_ipc_lock();
         let mut mapping = Mapping {
@@ -316,6 +329,18 @@ impl Type1 {
         Ok(())
     }
 
+    /// Whether the kernel's search for mappings works in this range.
+    fn search_sees(&self, iova: &IovaRange) -> bool {
+        iova.next().is_some() || self.behaviours().search_reaches_top
+    }
+
+    fn check_free(&self, iova: IovaRange) -> Result<(), MapError> {
+        match self.mappings.first_overlap(&iova) {
+            Some(existing) => Err(MapError::Exists { iova, existing: existing.info() }),
+            None => Ok(()),
+        }
+    }
+
     /// Pins the pages and enters them into the domains; returns how many to charge. With emulated
     /// groups alone there is no domain, and the memory is not even looked at.
     fn pin_and_enter(
@@ -332,7 +357,7 @@ impl Type1 {
         let charge = Charge { exempt, already: 0, page: self.cpu_page() };
         let enter = |pages: VaddrRange| {
             let part = iova_behind(iova, request.vaddr, pages);
-            self.domains.iter().try_for_each(|domain| domain.iommu.map(part, self.behaviours()))
+            self.domains.iter().try_for_each(|domain| domain.iommu.can_map(part, self.behaviours()))
         };
         pin_range(caller, request.vaddr, access, charge, enter).map_err(|error| match error {
             EnterError::Pin(error) => MapError::Pin { iova, error },
@@ -343,8 +368,8 @@ impl Type1 {
     fn update_vaddr(&mut self, caller: &Arc<Process>, request: &Request) -> Result<(), MapError> {
         let iova = request.iova;
         let page = self.cpu_page();
-        let found = self.mappings.first_overlap(&iova).map(|mapping| mapping.iova);
-        let found = found.ok_or(MapError::NothingToUpdate { iova })?;
+        let found = self.mappings.first_overlap(&iova).filter(|_| self.search_sees(&iova));
+        let found = found.map(|mapping| mapping.iova).ok_or(MapError::NothingToUpdate { iova })?;
         let mapping = self.mappings.get_mut(found.first());
         let mapping = mapping.ok_or(MapError::NothingToUpdate { iova })?;
         if !mapping.vaddr_invalid {

@@ -63,8 +63,8 @@ impl Mapping {
         self.vaddrs_of(&self.iova)
     }
 
-    /// The process addresses behind a part of the mapping. A remapped `vaddr` is not validated by
-    /// the kernel, so the range is cut off at the end of the space.
+    /// The process addresses behind a part of the mapping. They do not wrap around: the request
+    /// that stated the address was checked.
     pub(crate) fn vaddrs_of(&self, part: &IovaRange) -> VaddrRange {
         let first = self.vaddr.0.saturating_add(part.first().0 - self.iova.first().0);
         let last = Vaddr(first.saturating_add(part.span()));
@@ -82,6 +82,11 @@ impl Mapping {
     /// How many pages emulated devices have pinned.
     pub(crate) fn pin_count(&self) -> u64 {
         self.extra.as_ref().map_or(0, |extra| extra.pins.len() as u64)
+    }
+
+    /// The pages that emulated devices have pinned, by their first byte.
+    pub(crate) fn pinned_pages(&self) -> impl Iterator<Item = Iova> {
+        self.extra.iter().flat_map(|extra| extra.pins.keys().copied())
     }
 
     pub(crate) fn has_pins(&self) -> bool {

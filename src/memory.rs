@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::addr::Vaddr;
 use crate::errno::Errno;
+use crate::page_size::PageSize;
 use crate::range::VaddrRange;
 
 /// What a mapping lets a device do.
@@ -76,6 +77,8 @@ pub struct PinnedRun {
 }
 
 /// A process's memory as the driver sees it.
+///
+/// The driver calls it with the container locked, so an implementation must not call back.
 pub trait Memory: Send + Sync {
     /// Copies bytes out of the process. On a fault, `into` holds what came before it.
     fn read(&self, from: Vaddr, into: &mut [u8]) -> Result<(), Fault>;
@@ -111,14 +114,23 @@ struct Area {
     writable: bool,
 }
 
-/// A range that cannot be added to a [`ModelMemory`] because one is there already.
+/// A range that cannot be added to a [`ModelMemory`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("memory {new} overlaps memory {old}")]
-pub struct AreaOverlap {
-    /// The range to add.
-    pub new: VaddrRange,
-    /// The range that is there.
-    pub old: VaddrRange,
+pub enum AreaError {
+    /// It overlaps memory that is there already.
+    #[error("memory {new} overlaps memory {old}")]
+    Overlap {
+        /// The range to add.
+        new: VaddrRange,
+        /// The range that is there.
+        old: VaddrRange,
+    },
+    /// It does not consist of whole pages of 4 KiB.
+    #[error("memory {range} does not start and end at page boundaries")]
+    Unaligned {
+        /// The range to add.
+        range: VaddrRange,
+    },
 }
 
 impl ModelMemory {
@@ -127,13 +139,16 @@ impl ModelMemory {
         Self::default()
     }
 
-    /// Adds memory that can be read and, if `writable`, written.
-    pub fn add(&self, range: VaddrRange, writable: bool) -> Result<(), AreaOverlap> {
+    /// Adds whole pages of 4 KiB that can be read and, if `writable`, written.
+    pub fn add(&self, range: VaddrRange, writable: bool) -> Result<(), AreaError> {
+        if !range.is_aligned(PageSize::P4K) {
+            return Err(AreaError::Unaligned { range });
+        }
         let mut state = self.lock();
         if let Some(area) = state.area_at_or_below(range.last())
             && area.range.overlaps(&range)
         {
-            return Err(AreaOverlap { new: range, old: area.range });
+            return Err(AreaError::Overlap { new: range, old: area.range });
         }
         state.areas.insert(range.first(), Area { range, writable });
         Ok(())
@@ -276,8 +291,10 @@ mod tests {
     #[test]
     fn areas_do_not_overlap() {
         let memory = memory();
-        let clash = VaddrRange::from_size(Vaddr(0), 0x1001).unwrap();
-        assert!(memory.add(clash, true).is_err());
+        let clash = VaddrRange::from_size(Vaddr(0), 0x2000).unwrap();
+        assert!(matches!(memory.add(clash, true), Err(AreaError::Overlap { .. })));
+        let part = VaddrRange::from_size(Vaddr(0), 0x800).unwrap();
+        assert!(matches!(memory.add(part, true), Err(AreaError::Unaligned { .. })));
         memory.add(VaddrRange::from_size(Vaddr(0), 0x1000).unwrap(), true).unwrap();
     }
 }

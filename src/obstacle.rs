@@ -144,12 +144,20 @@ impl Type1 {
         })
     }
 
+    /// What can be mapped at all: the valid list; without one, what every domain translates.
+    pub(crate) fn mappable(&self) -> Vec<IovaRange> {
+        if !self.iova_list.is_empty() {
+            return self.iova_list.ranges().to_vec();
+        }
+        let apertures = self.domains.iter().map(|domain| domain.iommu.aperture());
+        let shared = apertures.fold(Some(IovaRange::full()), |all, one| all?.intersection(&one));
+        shared.into_iter().collect()
+    }
+
     /// The valid, free, aligned range of the size of `wanted` that starts nearest to it.
     pub(crate) fn nearest_free(&self, wanted: &IovaRange) -> Option<IovaRange> {
         let page = self.page();
-        let everything = [IovaRange::full()];
-        let valid =
-            if self.iova_list.is_empty() { &everything[..] } else { self.iova_list.ranges() };
+        let valid = self.mappable();
         let split = valid.partition_point(|range| range.last() < wanted.first());
         let above = valid[split..].iter().find_map(|range| self.lowest_fit(range, wanted, page));
         // A valid range may lie on both sides of the wanted start.

@@ -23,7 +23,7 @@ pub enum PinError {
 }
 
 impl PinError {
-    /// The errno.
+    /// What the kernel answers.
     pub fn errno(&self) -> Errno {
         match self {
             Self::Fault(fault) => fault.errno,

@@ -118,7 +118,7 @@ impl Process {
     ) -> Result<(), OverMemlock> {
         let locked = self.locked_pages();
         let limit = self.memlock.load(Ordering::Relaxed) >> page.shift();
-        if exempt || locked.saturating_add(wanted) <= limit {
+        if exempt || wanted == 0 || locked.saturating_add(wanted) <= limit {
             return Ok(());
         }
         Err(OverMemlock { locked, wanted, limit })

@@ -77,8 +77,7 @@ impl<A: Address> AddrRange<A> {
         self.span().checked_add(1)
     }
 
-    /// How many pages the range touches. Exact for a range aligned to `page`; `None` never
-    /// happens for pages of two bytes or more, so one-byte pages of the whole space saturate.
+    /// How many pages the range touches: 2^64 one-byte pages count as 2^64 - 1.
     pub fn pages(&self, page: PageSize) -> u64 {
         let shift = page.shift();
         ((self.last.raw() >> shift) - (self.first.raw() >> shift)).saturating_add(1)
@@ -119,6 +118,17 @@ impl<A: Address> AddrRange<A> {
     /// The address right after the range, `None` at the end of the space.
     pub fn next(&self) -> Option<A> {
         self.last.raw().checked_add(1).map(A::from_raw)
+    }
+
+    /// The whole pages of the range, if there is one.
+    pub fn whole_pages(&self, page: PageSize) -> Option<Self> {
+        let in_page = page.bytes() - 1;
+        let first = self.first.raw().checked_add(in_page)? & !in_page;
+        let last = match self.last.raw() & in_page {
+            rest if rest == in_page => self.last.raw(),
+            rest => (self.last.raw() - rest).checked_sub(1)?,
+        };
+        Self::new(A::from_raw(first), A::from_raw(last))
     }
 
     /// Whether both ends sit on page boundaries.
@@ -170,6 +180,21 @@ mod tests {
         assert_eq!(r(5, 9).below(Iova(7)), Some(r(5, 6)));
         assert_eq!(r(5, 9).above(Iova(9)), None);
         assert_eq!(r(5, 9).below(Iova(100)), Some(r(5, 9)));
+    }
+
+    #[test]
+    fn whole_pages_are_what_a_walk_over_the_pages_finds() {
+        let page = PageSize::new(4).unwrap();
+        for base in [0, u64::MAX - 15] {
+            let ranges = (0..16).flat_map(|a| (a..16).map(move |b| r(base + a, base + b)));
+            for range in ranges {
+                let starts = (0..4).map(|n| base + 4 * n);
+                let inside: Vec<u64> =
+                    starts.filter(|s| range.contains_range(&r(*s, s + 3))).collect();
+                let expected = inside.first().map(|first| r(*first, inside[inside.len() - 1] + 3));
+                assert_eq!(range.whole_pages(page), expected, "{range:?}");
+            }
+        }
     }
 
     #[test]

@@ -51,8 +51,8 @@ impl fmt::Display for RegionKind {
 /// One reserved region, `first..=last` in bytes, with no rounding to pages.
 ///
 /// `last` may be below `first`: the kernel keeps a start and a length modulo 2^64, firmware may
-/// state a length of zero, and merging may produce one. Such a region prints `last = first - 1`
-/// and has effects of its own (spec 3.6), so it is not refused here.
+/// state a length of zero, and merging may produce one (`last` is then `first - 1`). Such a region
+/// has effects of its own (spec 3.6), so it is not refused here.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReservedRegion {
     /// First address.

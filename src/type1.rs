@@ -38,7 +38,7 @@ pub enum NoType1 {
 }
 
 impl NoType1 {
-    /// The errno.
+    /// What the kernel answers.
     pub fn errno(self) -> Errno {
         match self {
             Self::Unset => Errno::EINVAL,
@@ -173,9 +173,7 @@ impl Type1 {
             (self.domains.iter().all(|d| !d.groups.is_empty()), "each domain has a group"),
         ];
         let broken = rules.into_iter().find(|(holds, _)| !holds).map(|(_, name)| name);
-        broken
-            .or_else(|| self.mappings.broken_invariant())
-            .or_else(|| self.iova_list.broken_invariant())
+        broken.or_else(|| self.mappings.broken_invariant())
     }
 }
 

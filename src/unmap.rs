@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::addr::Iova;
 use crate::dirty::{BitmapError, UserBitmap};
 use crate::errno::Errno;
-use crate::kernel::{Behaviours, Kernel, UnmapAtTop};
+use crate::kernel::{Behaviours, UnmapAtTop};
 use crate::map::wrap_errno;
 use crate::mapping::Mapping;
 use crate::memory::Fault;
@@ -42,13 +42,13 @@ impl UnmapDma {
     pub const VADDR: u32 = 4;
 
     /// Removes the mappings in `size` bytes from `iova`.
-    pub fn new(iova: u64, size: u64) -> Self {
-        Self { iova: Iova(iova), size, flags: 0, bitmap: UserBitmap::default() }
+    pub fn new(iova: impl Into<Iova>, size: u64) -> Self {
+        Self { iova: iova.into(), size, flags: 0, bitmap: UserBitmap::default() }
     }
 
     /// Removes every mapping.
     pub fn all() -> Self {
-        Self { flags: Self::ALL, ..Self::new(0, 0) }
+        Self { flags: Self::ALL, ..Self::new(Iova(0), 0) }
     }
 
     /// Takes process addresses away instead of removing the mappings.
@@ -68,7 +68,7 @@ impl UnmapDma {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnmapError {
     /// The container has no type1 driver. EINVAL, or ENOTTY for noiommu.
-    #[error("{0}")]
+    #[error(transparent)]
     NoType1(#[from] NoType1),
     /// A flag this kernel does not know. EINVAL.
     #[error("flags {flags:#x} has bits that this kernel does not know; it knows {known:#x}")]
@@ -120,14 +120,21 @@ pub enum UnmapError {
         /// The container's page.
         page: PageSize,
     },
-    /// `iova + size - 1` does not fit in 64 bits; before 5.0 it may not be the last address
-    /// either. EOVERFLOW from 6.18, EINVAL before.
+    /// `iova + size - 1` does not fit in 64 bits. EOVERFLOW from 6.18, EINVAL before.
     #[error("iova {iova} plus size {size:#x} runs past the end of the 64-bit space")]
     Wraps {
         /// The address given.
         iova: Iova,
         /// The size given, in bytes.
         size: u64,
+        /// The kernel's errno.
+        errno: Errno,
+    },
+    /// The range ends at 2^64 - 1 (before 5.0). EINVAL.
+    #[error("iova {iova} reaches the last address, which this kernel takes for wrapping around")]
+    ReachesTop {
+        /// The range given.
+        iova: IovaRange,
     },
     /// The range would cut a mapping in two (not in v1). EINVAL.
     #[error(
@@ -162,31 +169,42 @@ pub enum UnmapError {
     /// for it: it calls it a bug of the device's driver and halts. EBUSY here.
     #[error(
         "an emulated device keeps pages of {mapping} pinned after {rounds} notifications; \
-         its unmap callback must unpin them"
+         its unmap callback must unpin them; {removed:#x} bytes were unmapped"
     )]
     StillPinned {
         /// The mapping.
         mapping: IovaRange,
         /// How often it was told.
         rounds: u32,
+        /// Bytes of mappings removed before.
+        removed: u64,
     },
 }
 
 impl UnmapError {
-    /// What `kernel` answers.
-    pub fn errno(&self, kernel: &Kernel) -> Errno {
+    /// Adds what earlier rounds of the same request removed.
+    pub(crate) fn after(mut self, bytes: u64) -> Self {
+        if let Self::BitmapFault { removed, .. } | Self::StillPinned { removed, .. } = &mut self {
+            *removed = removed.wrapping_add(bytes);
+        }
+        self
+    }
+
+    /// What the kernel answers.
+    pub fn errno(&self) -> Errno {
         match self {
             Self::NoType1(error) => error.errno(),
-            Self::Wraps { .. } => wrap_errno(kernel.behaviours()),
+            Self::Wraps { errno, .. } => *errno,
             Self::EmulatedGroup | Self::StillPinned { .. } => Errno::EBUSY,
             Self::BitmapFault { .. } => Errno::EFAULT,
-            Self::Bitmap(error) => error.errno(kernel),
+            Self::Bitmap(error) => error.errno(),
             Self::UnknownFlags { .. }
             | Self::BitmapWithOther { .. }
             | Self::MisalignedIova { .. }
             | Self::AllWithRange { .. }
             | Self::SizeZero
             | Self::MisalignedSize { .. }
+            | Self::ReachesTop { .. }
             | Self::Cuts { .. }
             | Self::AlreadyInvalid { .. } => Errno::EINVAL,
         }
@@ -243,7 +261,8 @@ fn known_flags(behaviours: &Behaviours) -> u32 {
 }
 
 impl Type1 {
-    /// Unmaps. A refusal changes nothing, but for [`UnmapError::BitmapFault`].
+    /// Unmaps. A refusal changes nothing, except that [`UnmapError::BitmapFault`] and
+    /// [`UnmapError::StillPinned`] stop halfway.
     pub(crate) fn unmap(
         &mut self,
         caller: &Arc<Process>,
@@ -289,12 +308,13 @@ impl Type1 {
         if !page.is_aligned(size) {
             return Err(UnmapError::MisalignedSize { size, page });
         }
+        let errno = wrap_errno(self.behaviours());
         let range = IovaRange::from_size(iova, size).map_err(|error| match error {
             RangeError::Empty => UnmapError::SizeZero,
-            RangeError::Wraps { .. } => UnmapError::Wraps { iova, size },
+            RangeError::Wraps { .. } => UnmapError::Wraps { iova, size, errno },
         })?;
         if range.next().is_none() && self.behaviours().unmap_at_top == UnmapAtTop::Refused {
-            return Err(UnmapError::Wraps { iova, size });
+            return Err(UnmapError::ReachesTop { iova: range });
         }
         Ok(range)
     }

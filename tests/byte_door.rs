@@ -10,8 +10,8 @@ use std::sync::Arc;
 use common::{RAM, Rig, group, msi, vtd};
 use vfio_type1::abi::{ContainerIoctlError, FileOperation, command, container_file_errno};
 use vfio_type1::{
-    Access, Container, Errno, Extension, InfoChain, Kernel, MapDma, Memory as _, ModelMemory,
-    Process, Vaddr, VaddrRange,
+    Access, Container, Errno, InfoChain, Kernel, MapDma, Memory as _, ModelMemory, Process, Vaddr,
+    VaddrRange, extension,
 };
 
 /// Arguments end here: what follows is not mapped.
@@ -20,7 +20,7 @@ const CANARY: u8 = 0xa5;
 
 /// A rig whose process can pass arguments.
 fn rig(kernel: Kernel) -> (Rig, Arc<ModelMemory>) {
-    let mut rig = Rig::new(kernel, Extension::TYPE1V2, vec![group(&vtd(48), 1, vec![msi()])]);
+    let mut rig = Rig::new(kernel, extension::TYPE1V2, vec![group(&vtd(48), 1, vec![msi()])]);
     let memory = common::memory();
     memory.add(VaddrRange::from_size(Vaddr(END - 0x1000), 0x1000).unwrap(), true).unwrap();
     rig.process = Process::new(Arc::clone(&memory) as Arc<_>);
@@ -69,7 +69,7 @@ fn get_info_writes_what_each_kernel_writes_for_every_argsz() {
             let before = with_argsz(argsz, needed + 8);
             let (result, after) =
                 ioctl(&rig.container, &rig.process, command::IOMMU_GET_INFO, &before);
-            let errno = result.map_err(|error| error.errno(&kernel));
+            let errno = result.map_err(|error| error.errno());
             if argsz < 16 {
                 assert_eq!((errno, after), (Err(Errno::EINVAL), before), "{kernel}, {argsz}");
                 continue;
@@ -143,13 +143,13 @@ fn arguments_that_end_early_fault_and_short_argsz_is_refused() {
         for length in 0..minimum {
             let bytes = with_argsz(minimum, length);
             let (result, after) = ioctl(&rig.container, &rig.process, command, &bytes);
-            let errno = result.map_err(|error| error.errno(&Kernel::NEWEST));
+            let errno = result.map_err(|error| error.errno());
             assert_eq!((errno, after), (Err(Errno::EFAULT), bytes), "{command:#x}, {length}");
         }
         for argsz in 0..minimum {
             let bytes = with_argsz(argsz, 64);
             let (result, after) = ioctl(&rig.container, &rig.process, command, &bytes);
-            let errno = result.map_err(|error| error.errno(&Kernel::NEWEST));
+            let errno = result.map_err(|error| error.errno());
             assert_eq!((errno, after), (Err(Errno::EINVAL), bytes), "{command:#x}, {argsz}");
         }
     }
@@ -173,7 +173,7 @@ fn every_flag_bit_alone_is_known_or_refused() {
                 2 if kernel.behaviours().update_vaddr => Err(Errno::ENOENT),
                 _ => Err(Errno::EINVAL),
             };
-            assert_eq!(result.map_err(|error| error.errno(&kernel)), expected, "{kernel}, {bit}");
+            assert_eq!(result.map_err(|error| error.errno()), expected, "{kernel}, {bit}");
         }
     }
 }
@@ -198,7 +198,7 @@ fn unmap_tells_how_much_and_faults_only_after_it_is_done() {
     memory.poke(Vaddr(common::ROM), &bytes).unwrap();
     let error =
         rig.container.ioctl(&rig.process, command::IOMMU_UNMAP_DMA, common::ROM).unwrap_err();
-    assert_eq!(error.errno(&Kernel::NEWEST), Errno::EFAULT);
+    assert_eq!(error.errno(), Errno::EFAULT);
     assert_eq!(rig.mapped(), [], "the unmap has happened");
 }
 
@@ -206,7 +206,7 @@ fn unmap_tells_how_much_and_faults_only_after_it_is_done() {
 fn commands_are_dispatched_by_state() {
     let (rig, _) = rig(Kernel::NEWEST);
     let errno = |container: &Container, command| {
-        container.ioctl(&rig.process, command, 0).map_err(|error| error.errno(&Kernel::NEWEST))
+        container.ioctl(&rig.process, command, 0).map_err(|error| error.errno())
     };
     let empty = rig.vfio.open_container();
     for command in [0x3b70, 0x3b71, 0x3b73, 0x5401, 0x3b67] {
@@ -232,7 +232,7 @@ fn a_group_answers_and_opens_devices_by_bytes() {
         let reply = group.ioctl(&rig.process, command, arg, |_| FdTarget::Closed);
         let mut after = vec![0; bytes.len()];
         memory.read(Vaddr(arg), &mut after).unwrap();
-        (reply.map_err(|error| error.errno(&Kernel::NEWEST)), after)
+        (reply.map_err(|error| error.errno()), after)
     };
     let (reply, after) = call(command::GROUP_GET_STATUS, &with_argsz(8, 8));
     assert!(matches!(reply, Ok(GroupReply::Value(0))));

@@ -8,13 +8,13 @@ mod common;
 
 use common::{Rig, group, range, vtd};
 use vfio_type1::{
-    Access, Errno, Extension, Kernel, MapDma, MapError, Obstacle, RegionKind, ReservedRegion,
+    Access, Errno, Kernel, MapDma, MapError, Obstacle, RegionKind, ReservedRegion, extension,
 };
 
 fn rig(kernel: Kernel) -> Rig {
     let rmrr = ReservedRegion::new(0xbf80_0000, 0xcf9f_ffff, RegionKind::DirectRelaxable);
     let host = vec![group(&vtd(57), 2, vec![rmrr, common::msi()])];
-    Rig::new(kernel, Extension::TYPE1V2, host)
+    Rig::new(kernel, extension::TYPE1V2, host)
 }
 
 fn guest_memory() -> MapDma {
@@ -32,7 +32,7 @@ fn the_2018_series_cuts_the_display_out() {
     ];
     assert_eq!(rig.valid(), expected);
     let error = rig.container.map(&rig.process, &guest_memory()).unwrap_err();
-    assert_eq!(error.errno(rig.vfio.kernel()), Errno::EINVAL);
+    assert_eq!(error.errno(), Errno::EINVAL);
     let MapError::NotValid(reason) = &error else { panic!("{error}") };
     let Obstacle::Reserved(culprit) = &reason.obstacles[0] else { panic!("{error}") };
     assert_eq!(culprit.device, "0000:00:02.0");
@@ -45,7 +45,7 @@ fn later_kernels_accept_the_same_map() {
         assert_eq!(rig.valid().len(), 2, "{kernel}");
         let error = rig.container.map(&rig.process, &guest_memory()).unwrap_err();
         // Past the list, to the memory that this test does not have.
-        assert_eq!(error.errno(&kernel), Errno::EFAULT, "{kernel}: {error}");
+        assert_eq!(error.errno(), Errno::EFAULT, "{kernel}: {error}");
     }
 }
 

@@ -13,7 +13,7 @@ fn the_limit_counts_whole_pages_and_may_be_reached() {
     rig.process.set_memlock(3 * 4096 + 4095);
     rig.map(0, 0x3000).unwrap();
     let error = rig.map(0x10_0000, 0x1000).unwrap_err();
-    assert_eq!(error.errno(&Kernel::NEWEST), Errno::ENOMEM);
+    assert_eq!(error.errno(), Errno::ENOMEM);
     let message = "3 pages are locked and 1 more would pass the limit of 3 pages";
     assert!(error.to_string().contains(message), "{error}");
     rig.container.unmap(&rig.process, &UnmapDma::all()).unwrap();
@@ -49,7 +49,7 @@ fn what_comes_first_in_the_range_decides() {
     let map = |pages: u64| {
         let vaddr = RAM + (1 << 30) - pages * 4096;
         let request = MapDma::new(0, vaddr, 4 * 4096, Access::Read);
-        rig.container.map(&rig.process, &request).unwrap_err().errno(&Kernel::NEWEST)
+        rig.container.map(&rig.process, &request).unwrap_err().errno()
     };
     rig.process.set_memlock(4096);
     assert_eq!(map(2), Errno::ENOMEM);

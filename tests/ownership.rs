@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use common::{device_name, group, iommu, msi, process, vtd};
 use vfio_type1::{
-    Binding, Container, DeviceDescription, Errno, Extension, FdTarget, FixedIommu,
-    GroupDescription, GroupId, GroupKind, Iommu, IommuDriver, Kernel, OpenGroup, Process,
-    RegionKind, ReservedRegion, Vfio,
+    Binding, Container, DeviceDescription, Errno, FdTarget, FixedIommu, GroupDescription, GroupId,
+    GroupKind, Iommu, IommuDriver, Kernel, OpenGroup, Process, RegionKind, ReservedRegion, Vfio,
+    extension,
 };
 
 fn open(vfio: &Vfio, number: u32, process: &Process) -> OpenGroup {
@@ -21,13 +21,10 @@ fn open(vfio: &Vfio, number: u32, process: &Process) -> OpenGroup {
 fn attach(vfio: &Vfio) -> Result<Container, (&'static str, Errno)> {
     let (process, container) = (process(), vfio.open_container());
     let group = open(vfio, 1, &process);
-    let kernel = vfio.kernel();
-    group
-        .set_container(&container, &process)
-        .map_err(|error| ("SET_CONTAINER", error.errno(kernel)))?;
+    group.set_container(&container, &process).map_err(|error| ("SET_CONTAINER", error.errno()))?;
     container
-        .set_iommu(&process, Extension::TYPE1V2)
-        .map_err(|error| ("SET_IOMMU", error.errno(kernel)))?;
+        .set_iommu(&process, extension::TYPE1V2)
+        .map_err(|error| ("SET_IOMMU", error.errno()))?;
     Ok(container)
 }
 
@@ -79,7 +76,7 @@ fn a_group_shared_with_a_kernel_driver_is_not_viable() {
     let group = open(&vfio, 1, &process);
     assert!(!group.status().viable);
     let error = group.set_container(&vfio.open_container(), &process).unwrap_err();
-    assert_eq!(error.errno(&Kernel::V6_12), Errno::EPERM);
+    assert_eq!(error.errno(), Errno::EPERM);
     assert!(error.to_string().contains("0000:00:1f.2 of group 1 is bound to"), "{error}");
 }
 
@@ -89,7 +86,7 @@ fn up_to_5_18_only_opening_a_device_fails() {
     let process = process();
     let (group, container) = (open(&vfio, 1, &process), vfio.open_container());
     group.set_container(&container, &process).unwrap();
-    container.set_iommu(&process, Extension::TYPE1V2).unwrap();
+    container.set_iommu(&process, extension::TYPE1V2).unwrap();
     let status = group.status();
     assert!(status.container_set && !status.viable);
     let error = group.open_device(&device_name(1), &process).unwrap_err();
@@ -123,8 +120,7 @@ fn file_descriptors_are_looked_at_in_the_kernels_order() {
         let vfio = Vfio::new(kernel, [group(&vtd(48), 1, vec![msi()])]).unwrap();
         let (process, container) = (process(), vfio.open_container());
         let group = open(&vfio, 1, &process);
-        let set =
-            |fd, target| group.set_container_fd(fd, target, &process).unwrap_err().errno(&kernel);
+        let set = |fd, target| group.set_container_fd(fd, target, &process).unwrap_err().errno();
         let before = [set(-1, FdTarget::Closed), set(9, FdTarget::Closed), set(0, FdTarget::Other)];
         group.set_container(&container, &process).unwrap();
         (before, set(9, FdTarget::Closed), set(0, FdTarget::Other))
@@ -145,7 +141,7 @@ fn noiommu_needs_a_privilege_and_a_container_of_its_own() {
     let vfio = Vfio::new(Kernel::V7_3, [noiommu, group(&vtd(48), 1, vec![msi()])]).unwrap();
     vfio.set_noiommu(true);
     let (process, plain) = (process(), vfio.open_container());
-    assert!(plain.check_extension(Extension::NOIOMMU) && plain.check_extension(1));
+    assert!(plain.check_extension(extension::NOIOMMU) && plain.check_extension(1));
 
     process.set_cap_sys_rawio(false);
     let refused = vfio.open_group(GroupId::NoIommu(0), &process).unwrap_err();
@@ -155,11 +151,11 @@ fn noiommu_needs_a_privilege_and_a_container_of_its_own() {
     group.set_container(&plain, &process).unwrap();
 
     let mixed = open(&vfio, 1, &process).set_container(&plain, &process).unwrap_err();
-    assert_eq!(mixed.errno(&Kernel::V7_3), Errno::EPERM);
-    let wrong = plain.set_iommu(&process, Extension::TYPE1V2).unwrap_err();
-    assert_eq!(wrong.errno(&Kernel::V7_3), Errno::ENODEV);
-    plain.set_iommu(&process, Extension::NOIOMMU).unwrap();
-    assert!(!plain.check_extension(Extension::TYPE1));
+    assert_eq!(mixed.errno(), Errno::EPERM);
+    let wrong = plain.set_iommu(&process, extension::TYPE1V2).unwrap_err();
+    assert_eq!(wrong.errno(), Errno::ENODEV);
+    plain.set_iommu(&process, extension::NOIOMMU).unwrap();
+    assert!(!plain.check_extension(extension::TYPE1));
     assert_eq!(plain.info().unwrap_err().errno(), Errno::ENOTTY);
 }
 

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{RAM, ROM, Rig, device_name, group, msi, vtd};
-use vfio_type1::{Access, Extension, Kernel, MapDma, RegionKind, ReservedRegion, UnmapDma};
+use vfio_type1::{Access, Kernel, MapDma, RegionKind, ReservedRegion, UnmapDma, extension};
 
 #[test]
 fn a_reserved_region_is_named_with_its_device_and_a_place_that_fits() {
@@ -30,7 +30,7 @@ fn mappings_are_in_the_way_of_the_place_that_fits() {
 fn every_obstacle_of_a_long_range_is_named() {
     let hole = ReservedRegion::new(0xfd_0000_0000, 0xff_ffff_ffff, RegionKind::Reserved);
     let host = vec![group(&vtd(39), 3, vec![msi()]), group(&vtd(48), 4, vec![msi(), hole])];
-    let rig = Rig::new(Kernel::V6_12, Extension::TYPE1V2, host);
+    let rig = Rig::new(Kernel::V6_12, extension::TYPE1V2, host);
     let error = rig.map(0, 1 << 41).unwrap_err().to_string();
     let parts = [
         // Both groups reserve it; one name is enough.
@@ -49,7 +49,7 @@ fn an_address_that_the_kernel_dropped_says_so() {
     // The list's own quirk (spec 3.7): the edge that a group trimmed stays trimmed without it.
     let low = ReservedRegion::new(0, 0xffff, RegionKind::Reserved);
     let host = vec![group(&vtd(48), 1, vec![msi()]), group(&vtd(48), 2, vec![low])];
-    let rig = Rig::new(Kernel::V6_12, Extension::TYPE1V2, host);
+    let rig = Rig::new(Kernel::V6_12, extension::TYPE1V2, host);
     rig.groups[1].unset_container().unwrap();
     let error = rig.map(0, 0x1000).unwrap_err().to_string();
     let message = "iova 0x0..0xfff was dropped from the valid list when a group came or went";

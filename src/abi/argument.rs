@@ -22,7 +22,7 @@ pub enum ArgumentError {
 }
 
 impl ArgumentError {
-    /// The errno.
+    /// What the kernel answers.
     pub fn errno(&self) -> Errno {
         match self {
             Self::Fault(_) => Errno::EFAULT,

@@ -11,7 +11,6 @@ use crate::addr::{Iova, Vaddr};
 use crate::container::{Container, SetIommuError};
 use crate::dirty::{DirtyError, DirtyPages, UserBitmap};
 use crate::errno::Errno;
-use crate::kernel::Kernel;
 use crate::map::{MapDma, MapError};
 use crate::process::Process;
 use crate::type1::NoType1;
@@ -21,7 +20,7 @@ use crate::unmap::{UnmapDma, UnmapError};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ContainerIoctlError {
     /// The container has no type1 driver to ask. EINVAL, or ENOTTY for noiommu.
-    #[error("{0}")]
+    #[error(transparent)]
     NoType1(#[from] NoType1),
     /// The command is none of type1's. ENOTTY.
     #[error("type1 knows no command {command:#x}")]
@@ -30,16 +29,16 @@ pub enum ContainerIoctlError {
         command: u32,
     },
     /// The argument cannot be read or is too short.
-    #[error("{0}")]
+    #[error(transparent)]
     Argument(#[from] ArgumentError),
     /// SET_IOMMU was refused.
-    #[error("{0}")]
+    #[error(transparent)]
     SetIommu(#[from] SetIommuError),
     /// MAP_DMA was refused.
-    #[error("{0}")]
+    #[error(transparent)]
     Map(#[from] MapError),
     /// UNMAP_DMA was refused.
-    #[error("{0}")]
+    #[error(transparent)]
     Unmap(#[from] UnmapError),
     /// UNMAP_DMA was done, but its result could not be written. EFAULT.
     #[error("{unmapped:#x} bytes were unmapped, but the result could not be written: {error}")]
@@ -50,21 +49,21 @@ pub enum ContainerIoctlError {
         error: ArgumentError,
     },
     /// DIRTY_PAGES was refused.
-    #[error("{0}")]
+    #[error(transparent)]
     Dirty(#[from] DirtyError),
 }
 
 impl ContainerIoctlError {
-    /// What `kernel` answers.
-    pub fn errno(&self, kernel: &Kernel) -> Errno {
+    /// What the kernel answers.
+    pub fn errno(&self) -> Errno {
         match self {
             Self::NoType1(error) => error.errno(),
             Self::UnknownCommand { .. } => Errno::ENOTTY,
             Self::Argument(error) | Self::UnmapResult { error, .. } => error.errno(),
-            Self::SetIommu(error) => error.errno(kernel),
-            Self::Map(error) => error.errno(kernel),
-            Self::Unmap(error) => error.errno(kernel),
-            Self::Dirty(error) => error.errno(kernel),
+            Self::SetIommu(error) => error.errno(),
+            Self::Map(error) => error.errno(),
+            Self::Unmap(error) => error.errno(),
+            Self::Dirty(error) => error.errno(),
         }
     }
 }

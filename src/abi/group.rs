@@ -6,12 +6,8 @@ use super::layout::{command, group_status};
 use crate::device::OpenDevice;
 use crate::errno::Errno;
 use crate::group::{FdTarget, OpenDeviceError, OpenGroup, SetContainerError, UnsetContainerError};
-use crate::kernel::Kernel;
 use crate::memory::Memory;
 use crate::process::Process;
-
-/// The longest device name, with its NUL, in bytes: a page.
-const MAX_NAME: usize = 4096;
 
 /// What a group's ioctl returns when it succeeds.
 #[derive(Debug)]
@@ -32,30 +28,33 @@ pub enum GroupIoctlError {
         command: u32,
     },
     /// The argument cannot be read or written, or is too short.
-    #[error("{0}")]
+    #[error(transparent)]
     Argument(#[from] ArgumentError),
-    /// The device name has no end within a page, or is not text. EINVAL.
-    #[error("the device name is longer than {MAX_NAME} bytes")]
-    NameTooLong,
+    /// The device name has no end within a page. EINVAL.
+    #[error("the device name is longer than {longest} bytes")]
+    NameTooLong {
+        /// The longest name, with its NUL: a page.
+        longest: u64,
+    },
     /// SET_CONTAINER was refused.
-    #[error("{0}")]
+    #[error(transparent)]
     SetContainer(#[from] SetContainerError),
     /// UNSET_CONTAINER was refused.
-    #[error("{0}")]
+    #[error(transparent)]
     UnsetContainer(#[from] UnsetContainerError),
     /// GET_DEVICE_FD was refused.
-    #[error("{0}")]
+    #[error(transparent)]
     OpenDevice(#[from] OpenDeviceError),
 }
 
 impl GroupIoctlError {
-    /// What `kernel` answers.
-    pub fn errno(&self, kernel: &Kernel) -> Errno {
+    /// What the kernel answers.
+    pub fn errno(&self) -> Errno {
         match self {
             Self::UnknownCommand { .. } => Errno::ENOTTY,
             Self::Argument(error) => error.errno(),
-            Self::NameTooLong => Errno::EINVAL,
-            Self::SetContainer(error) => error.errno(kernel),
+            Self::NameTooLong { .. } => Errno::EINVAL,
+            Self::SetContainer(error) => error.errno(),
             Self::UnsetContainer(error) => error.errno(),
             Self::OpenDevice(error) => error.errno(),
         }
@@ -82,7 +81,7 @@ impl OpenGroup {
             }
             command::GROUP_UNSET_CONTAINER => self.unset_container()?,
             command::GROUP_GET_DEVICE_FD => {
-                let name = read_name(memory, arg)?;
+                let name = read_name(memory, arg, self.longest_name())?;
                 return Ok(GroupReply::Device(self.open_device(&name, caller)?));
             }
             _ => return Err(GroupIoctlError::UnknownCommand { command }),
@@ -106,9 +105,9 @@ impl OpenGroup {
 }
 
 /// Reads a NUL-terminated name. Bytes that are no text cannot name a device, so they are replaced.
-fn read_name(memory: &dyn Memory, arg: u64) -> Result<String, GroupIoctlError> {
+fn read_name(memory: &dyn Memory, arg: u64, longest: u64) -> Result<String, GroupIoctlError> {
     let mut name = Vec::new();
-    while name.len() < MAX_NAME {
+    while (name.len() as u64) < longest {
         let mut byte = [0];
         memory.read(behind(arg, name.len()), &mut byte).map_err(ArgumentError::Fault)?;
         if byte == [0] {
@@ -116,5 +115,5 @@ fn read_name(memory: &dyn Memory, arg: u64) -> Result<String, GroupIoctlError> {
         }
         name.extend(byte);
     }
-    Err(GroupIoctlError::NameTooLong)
+    Err(GroupIoctlError::NameTooLong { longest })
 }

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use vfio_type1::{
-    Access, Container, DeviceDescription, Extension, FixedIommu, GroupDescription, GroupId,
-    GroupKind, Iommu, IommuDriver, Iova, IovaRange, Kernel, MapDma, ModelMemory, OpenGroup,
-    PageSizes, Process, RegionKind, ReservedRegion, Vaddr, VaddrRange, Vfio,
+    Access, Container, DeviceDescription, FixedIommu, GroupDescription, GroupId, GroupKind, Iommu,
+    IommuDriver, Iova, IovaRange, Kernel, MapDma, ModelMemory, OpenGroup, PageSizes, Process,
+    RegionKind, ReservedRegion, Vaddr, VaddrRange, Vfio, extension,
 };
 
 /// Where the test process has read-write memory: 1 GiB.
@@ -101,7 +101,7 @@ impl Rig {
 
     /// The usual one: type1v2 on a 48-bit VT-d with one group.
     pub(crate) fn plain(kernel: Kernel) -> Self {
-        Self::new(kernel, Extension::TYPE1V2, vec![group(&vtd(48), 1, vec![msi()])])
+        Self::new(kernel, extension::TYPE1V2, vec![group(&vtd(48), 1, vec![msi()])])
     }
 
     pub(crate) fn map(&self, iova: u64, size: u64) -> Result<(), vfio_type1::MapError> {

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use vfio_type1::{
-    Access, Behaviours, Errno, Extension, FixedIommu, GroupDescription, GroupId, Iommu,
-    IommuDriver, IovaRange, Kernel, MapDma, PageSizes, RegionKind, ReservedRegion, UnmapDma, Vfio,
+    Access, Behaviours, Errno, FixedIommu, GroupDescription, GroupId, Iommu, IommuDriver,
+    IovaRange, Kernel, MapDma, PageSizes, RegionKind, ReservedRegion, UnmapDma, Vfio, extension,
 };
 
 use crate::common::{RAM, Rig, emulated, group, iommu, msi, process, range, vtd};
@@ -32,10 +32,10 @@ impl Iommu for Exhausted {
     fn isolates_msi(&self) -> bool {
         true
     }
-    fn allocate_domain(&self) -> Result<(), Errno> {
+    fn can_make_domain(&self) -> Result<(), Errno> {
         Err(Errno::ENOMEM)
     }
-    fn map(&self, _iova: IovaRange, _behaviours: &Behaviours) -> Result<(), Errno> {
+    fn can_map(&self, _iova: IovaRange, _behaviours: &Behaviours) -> Result<(), Errno> {
         Ok(())
     }
 }
@@ -50,7 +50,7 @@ fn attach_second(
     let (process, container) = (process(), vfio.open_container());
     let first = vfio.open_group(GroupId::Numbered(1), &process).unwrap();
     first.set_container(&container, &process).unwrap();
-    container.set_iommu(&process, Extension::TYPE1V2).unwrap();
+    container.set_iommu(&process, extension::TYPE1V2).unwrap();
     let request = MapDma::new(iova, RAM, 0x1000, Access::ReadWrite);
     container.map(&process, &request).unwrap();
     let second = vfio.open_group(GroupId::Numbered(2), &process).unwrap();
@@ -63,7 +63,7 @@ pub(crate) fn break_attach(broken: &mut Broken) {
     let mut second = |kernel: Kernel, host: Vec<GroupDescription>, iova, errno| {
         let error = attach_second(kernel, host, iova).unwrap_err();
         let name = variant_after(&error, "AttachError", "error: ");
-        assert_eq!(error.errno(&kernel), errno, "{name}");
+        assert_eq!(error.errno(), errno, "{name}");
         broken.0.insert(name, errno);
         let outer = variant_after(&error, "AddGroupError", "Refused(");
         broken.0.insert(outer, errno);
@@ -91,21 +91,21 @@ pub(crate) fn break_attach(broken: &mut Broken) {
 
     // Memory that is not there when an IOMMU comes, addresses that are gone, groups twice.
     let host = vec![group(&vtd(48), 1, vec![msi()]), emulated(2)];
-    let rig = Rig::new(K, Extension::TYPE1V2, host);
+    let rig = Rig::new(K, extension::TYPE1V2, host);
     rig.groups[0].unset_container().unwrap();
     let nowhere = MapDma::new(0, 0x1000, 0x1000, Access::Read);
     rig.container.map(&rig.process, &nowhere).unwrap();
     let again = || rig.groups[0].set_container(&rig.container, &rig.process);
     let error = again().unwrap_err();
-    assert_eq!(error.errno(&K), Errno::EFAULT);
+    assert_eq!(error.errno(), Errno::EFAULT);
     broken.0.insert(variant_after(&error, "AttachError", "error: "), Errno::EFAULT);
 
-    let rig = Rig::new(K, Extension::TYPE1V2, vec![plain(), group(&vtd(48), 2, vec![])]);
+    let rig = Rig::new(K, extension::TYPE1V2, vec![plain(), group(&vtd(48), 2, vec![])]);
     rig.groups[1].unset_container().unwrap();
     rig.map(0, 0x1000).unwrap();
     rig.container.unmap(&rig.process, &UnmapDma::all().vaddr_only()).unwrap();
     let error = rig.groups[1].set_container(&rig.container, &rig.process).unwrap_err();
-    assert_eq!(error.errno(&K), Errno::EBUSY);
+    assert_eq!(error.errno(), Errno::EBUSY);
     broken.0.insert(variant_after(&error, "AttachError", "error: "), Errno::EBUSY);
 
     let everything = ReservedRegion::new(0, u64::MAX, RegionKind::Reserved);
@@ -113,14 +113,14 @@ pub(crate) fn break_attach(broken: &mut Broken) {
     let (user, container) = (process(), vfio.open_container());
     let only = vfio.open_group(GroupId::Numbered(1), &user).unwrap();
     only.set_container(&container, &user).unwrap();
-    let error = container.set_iommu(&user, Extension::TYPE1V2).unwrap_err();
-    broken.0.insert(variant_after(&error, "AttachError", "error: "), error.errno(&K));
+    let error = container.set_iommu(&user, extension::TYPE1V2).unwrap_err();
+    broken.0.insert(variant_after(&error, "AttachError", "error: "), error.errno());
 
     let vfio = Vfio::new(Kernel::V6_12, [plain()]).unwrap();
     let (process, container) = (process(), vfio.open_container());
     let first = vfio.open_group(GroupId::Numbered(1), &process).unwrap();
     first.set_container(&container, &process).unwrap();
-    let nested = container.set_iommu(&process, Extension::NESTING);
-    let error = broken!(broken, "SetIommuError", Kernel::V6_12, nested, EINVAL);
+    let nested = container.set_iommu(&process, extension::NESTING);
+    let error = broken!(broken, "SetIommuError", nested, EINVAL);
     broken.0.insert(variant_after(&error, "AttachError", "error: "), Errno::EINVAL);
 }

@@ -2,7 +2,7 @@
 //! Breaks the rules of DIRTY_PAGES and of bitmaps.
 
 use vfio_type1::abi::command;
-use vfio_type1::{DirtyPages, Errno, Extension, Iova, Kernel, UserBitmap, Vaddr};
+use vfio_type1::{DirtyPages, Errno, Iova, Kernel, UserBitmap, Vaddr, extension};
 
 use crate::common::{RAM, ROM, Rig, emulated};
 use crate::{Broken, K, broken};
@@ -13,15 +13,18 @@ pub(crate) fn break_dirty(broken: &mut Broken) {
     let dirty = |request: &DirtyPages| rig.container.dirty_pages(&rig.process, request);
     let good = UserBitmap { page_size: 0x1000, bytes: 64, data: Vaddr(RAM) };
     let get = |iova, size, bitmap| dirty(&DirtyPages::GetBitmap { iova: Iova(iova), size, bitmap });
-    let off = broken!(broken, "DirtyError", K, get(0x1_0000, 0x4000, good), EINVAL);
+    let off = broken!(broken, "DirtyError", get(0x1_0000, 0x4000, good), EINVAL);
     broken.add_inner("BitmapError", &off);
     dirty(&DirtyPages::Start).unwrap();
-    broken!(broken, "DirtyError", K, get(0, 0, good), EINVAL);
-    broken!(broken, "DirtyError", K, get(u64::MAX - 0xfff, 0x2000, good), EOVERFLOW);
-    broken!(broken, "DirtyError", K, get(0x1_0800, 0x1000, good), EINVAL);
-    broken!(broken, "DirtyError", K, get(0x1_1000, 0x1000, good), EINVAL);
+    let old = Rig::plain(Kernel::V6_12);
+    let top = DirtyPages::GetBitmap { iova: Iova(u64::MAX - 0xfff), size: 0x1000, bitmap: good };
+    broken!(broken, "DirtyError", old.container.dirty_pages(&old.process, &top), EINVAL);
+    broken!(broken, "DirtyError", get(0, 0, good), EINVAL);
+    broken!(broken, "DirtyError", get(u64::MAX - 0xfff, 0x2000, good), EOVERFLOW);
+    broken!(broken, "DirtyError", get(0x1_0800, 0x1000, good), EINVAL);
+    broken!(broken, "DirtyError", get(0x1_1000, 0x1000, good), EINVAL);
     let fault = UserBitmap { data: Vaddr(ROM), ..good };
-    broken!(broken, "DirtyError", K, get(0x1_0000, 0x4000, fault), EFAULT);
+    broken!(broken, "DirtyError", get(0x1_0000, 0x4000, fault), EFAULT);
     let bad_bitmaps = [
         UserBitmap { data: Vaddr(u64::MAX), ..good },
         UserBitmap { page_size: 0, ..good },
@@ -37,15 +40,15 @@ pub(crate) fn break_dirty(broken: &mut Broken) {
     flags.resize(16, 0);
     rig.process.memory().write(Vaddr(RAM), &flags).unwrap();
     let error = rig.container.ioctl(&rig.process, command::IOMMU_DIRTY_PAGES, RAM).unwrap_err();
-    assert_eq!(error.errno(&K), Errno::EINVAL);
+    assert_eq!(error.errno(), Errno::EINVAL);
     broken.add_inner("DirtyError", &error);
 
-    let v1 = Rig::new(K, Extension::TYPE1, vec![emulated(1)]);
+    let v1 = Rig::new(K, extension::TYPE1, vec![emulated(1)]);
     let start = |rig: &Rig| rig.container.dirty_pages(&rig.process, &DirtyPages::Start);
-    broken!(broken, "DirtyError", K, start(&v1), EACCES);
+    broken!(broken, "DirtyError", start(&v1), EACCES);
     let old = Rig::plain(Kernel::V4_19);
-    broken!(broken, "DirtyError", Kernel::V4_19, start(&old), ENOTTY);
-    let large = Rig::new(K, Extension::TYPE1V2, vec![emulated(1)]);
+    broken!(broken, "DirtyError", start(&old), ENOTTY);
+    let large = Rig::new(K, extension::TYPE1V2, vec![emulated(1)]);
     large.map(0, 1 << 43).unwrap();
-    broken!(broken, "DirtyError", K, start(&large), EINVAL);
+    broken!(broken, "DirtyError", start(&large), EINVAL);
 }

@@ -5,10 +5,11 @@ use std::fmt::Debug;
 
 use vfio_type1::{
     Access, Binding, DeviceDescription, DirtyPages, Errno, FdTarget, GroupDescription, GroupId,
-    GroupKind, Iova, IovaRange, Kernel, MapDma, RegionKind, ReservedRegion, UnmapDma, Vfio,
+    GroupKind, Iova, IovaRange, Kernel, MapDma, RegionKind, ReservedRegion, UnmapDma, Vaddr,
+    VaddrRange, Vfio,
 };
 
-use crate::common::{RAM, group, msi, process, vtd};
+use crate::common::{self, RAM, group, msi, process, vtd};
 use crate::{Broken, K, variant_after};
 
 fn noiommu(number: u32) -> GroupDescription {
@@ -56,16 +57,16 @@ pub(crate) fn break_files(broken: &mut Broken) {
         plain("OpenDeviceError", &error, error.errno(), errno);
     }
     let error = container.set_iommu(&process, 3).unwrap_err();
-    plain("SetIommuError", &error, error.errno(&K), Errno::EINVAL);
+    plain("SetIommuError", &error, error.errno(), Errno::EINVAL);
     let error = container.info().unwrap_err();
     plain("NoType1", &error, error.errno(), Errno::EINVAL);
     let request = MapDma::new(0, RAM, 0x1000, Access::Read);
     let error = container.map(&process, &request).unwrap_err();
-    plain("MapError", &error, error.errno(&K), Errno::EINVAL);
+    plain("MapError", &error, error.errno(), Errno::EINVAL);
     let error = container.unmap(&process, &UnmapDma::all()).unwrap_err();
-    plain("UnmapError", &error, error.errno(&K), Errno::EINVAL);
+    plain("UnmapError", &error, error.errno(), Errno::EINVAL);
     let error = container.dirty_pages(&process, &DirtyPages::Stop).unwrap_err();
-    plain("DirtyError", &error, error.errno(&K), Errno::EINVAL);
+    plain("DirtyError", &error, error.errno(), Errno::EINVAL);
 
     let set = |fd, target| first.set_container_fd(fd, target, &process);
     for (fd, target, errno) in [
@@ -74,36 +75,36 @@ pub(crate) fn break_files(broken: &mut Broken) {
         (9, FdTarget::Other, Errno::EBADFD),
     ] {
         let error = set(fd, target).unwrap_err();
-        plain("SetContainerError", &error, error.errno(&K), errno);
+        plain("SetContainerError", &error, error.errno(), errno);
     }
     for (number, errno) in [(2, Errno::EINVAL), (3, Errno::EPERM)] {
         let group = open(GroupId::Numbered(number)).unwrap();
         let error = group.set_container(&container, &process).unwrap_err();
-        assert_eq!(error.errno(&K), errno);
+        assert_eq!(error.errno(), errno);
         let name = variant_after(&error, "AddGroupError", "Refused(");
         let variant = name.rsplit(':').next().unwrap().to_owned();
         plain("AddGroupError", &Named(variant), errno, errno);
     }
     first.set_container(&container, &process).unwrap();
     let error = first.set_container(&container, &process).unwrap_err();
-    plain("SetContainerError", &error, error.errno(&K), Errno::EINVAL);
+    plain("SetContainerError", &error, error.errno(), Errno::EINVAL);
     let error = free.set_container(&container, &process).unwrap_err();
     let name = variant_after(&error, "AddGroupError", "Refused(");
     plain(
         "AddGroupError",
         &Named(name.rsplit(':').next().unwrap().to_owned()),
-        error.errno(&K),
+        error.errno(),
         Errno::EPERM,
     );
     let error = device("0000:00:01.0");
     plain("OpenDeviceError", &error, error.errno(), Errno::EINVAL);
     for (kind, errno) in [(99, Errno::ENODEV), (9, Errno::EINVAL)] {
         let error = container.set_iommu(&process, kind).unwrap_err();
-        plain("SetIommuError", &error, error.errno(&K), errno);
+        plain("SetIommuError", &error, error.errno(), errno);
     }
     container.set_iommu(&process, 3).unwrap();
     let error = container.set_iommu(&process, 3).unwrap_err();
-    plain("SetIommuError", &error, error.errno(&K), Errno::EINVAL);
+    plain("SetIommuError", &error, error.errno(), Errno::EINVAL);
     let opened = first.open_device("0000:00:01.0", &process).unwrap();
     let error = first.unset_container().unwrap_err();
     plain("UnsetContainerError", &error, error.errno(), Errno::EBUSY);
@@ -112,12 +113,12 @@ pub(crate) fn break_files(broken: &mut Broken) {
     let other = vfio.open_container();
     process.set_cap_sys_rawio(false);
     let error = free.set_container(&other, &process).unwrap_err();
-    plain("SetContainerError", &error, error.errno(&K), Errno::EPERM);
+    plain("SetContainerError", &error, error.errno(), Errno::EPERM);
     process.set_cap_sys_rawio(true);
     free.set_container(&other, &process).unwrap();
     process.set_cap_sys_rawio(false);
     let error = other.set_iommu(&process, 8).unwrap_err();
-    plain("SetIommuError", &error, error.errno(&K), Errno::EPERM);
+    plain("SetIommuError", &error, error.errno(), Errno::EPERM);
     process.set_cap_sys_rawio(true);
     other.set_iommu(&process, 8).unwrap();
     let error = other.info().unwrap_err();
@@ -154,6 +155,11 @@ pub(crate) fn break_descriptions(broken: &mut Broken) {
     let plain = || group(&vtd(48), 1, vec![]);
     for host in [vec![empty], vec![plain(), plain()], vec![plain(), renamed]] {
         broken.add("HostError", &Vfio::new(K, host).unwrap_err(), einval, einval);
+    }
+    for (first, size) in [(0x800, 0x1000), (RAM, 0x1000)] {
+        let memory = common::memory();
+        let error = memory.add(VaddrRange::from_size(Vaddr(first), size).unwrap(), true);
+        broken.add("AreaError", &error.unwrap_err(), einval, einval);
     }
     for size in [0, 2] {
         let error = IovaRange::from_size(Iova(u64::MAX), size).unwrap_err();

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use vfio_type1::{
-    Access, Binding, Container, Errno, Extension, Fault, GroupId, Info, IovaRange, Kernel, Memory,
-    NoType1, OpenGroup, PinFault, PinnedRun, Process, Vaddr, VaddrRange, Vfio,
+    Access, Binding, Container, Fault, GroupId, Memory, OpenGroup, PinFault, PinnedRun, Process,
+    Vaddr, VaddrRange, Vfio, extension,
 };
 
-use crate::host::{Host, HostGroup, HostGroupKind};
+use crate::host::{Host, HostDevice, HostGroup};
+use crate::report::Refusal;
 
 /// Memory that is there wherever one looks: what is mapped does not matter here, only where.
 struct Everywhere;
@@ -33,7 +34,7 @@ impl Memory for Everywhere {
 /// A container with groups in it, by a privileged process with unlimited memory.
 #[derive(Debug)]
 pub struct Assigned {
-    /// The container, with a type1v2 driver.
+    /// The container, with a type1v2 driver, or with noiommu.
     pub container: Container,
     /// The process.
     pub process: Arc<Process>,
@@ -41,48 +42,32 @@ pub struct Assigned {
     _groups: Vec<OpenGroup>,
 }
 
-/// Groups that cannot be assigned together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotAssigned {
-    /// What the kernel answers.
-    pub errno: Errno,
-    /// Why.
-    pub why: String,
-}
-
 impl Assigned {
     /// Puts `groups` into one container.
-    pub fn new(vfio: &Vfio, groups: &[GroupId]) -> Result<Self, NotAssigned> {
-        let kernel = vfio.kernel();
+    pub fn new(vfio: &Vfio, groups: &[GroupId]) -> Result<Self, Refusal> {
         let process = Process::new(Arc::new(Everywhere));
         let container = vfio.open_container();
         let mut open = Vec::new();
         for group in groups {
             let group = vfio
                 .open_group(*group, &process)
-                .map_err(|error| NotAssigned { errno: error.errno(), why: error.to_string() })?;
-            group.set_container(&container, &process).map_err(|error| NotAssigned {
-                errno: error.errno(kernel),
-                why: error.to_string(),
-            })?;
+                .map_err(|error| Refusal::new(error.errno(), &error))?;
+            group
+                .set_container(&container, &process)
+                .map_err(|error| Refusal::new(error.errno(), &error))?;
             open.push(group);
         }
         container
             .set_iommu(&process, container_type(groups))
-            .map_err(|error| NotAssigned { errno: error.errno(kernel), why: error.to_string() })?;
+            .map_err(|error| Refusal::new(error.errno(), &error))?;
         Ok(Self { container, process, _groups: open })
-    }
-
-    /// What GET_INFO says.
-    pub fn info(&self) -> Result<Info, NoType1> {
-        self.container.info()
     }
 }
 
 fn container_type(groups: &[GroupId]) -> u64 {
     match groups.first() {
-        Some(GroupId::NoIommu(_)) => Extension::NOIOMMU,
-        _ => Extension::TYPE1V2,
+        Some(GroupId::NoIommu(_)) => extension::NOIOMMU,
+        _ => extension::TYPE1V2,
     }
 }
 
@@ -91,6 +76,8 @@ fn container_type(groups: &[GroupId]) -> u64 {
 pub struct Selection<'a> {
     /// The groups, in the order in which they are added.
     pub groups: Vec<&'a HostGroup>,
+    /// The devices that were asked for by name.
+    asked_for: Vec<&'a HostDevice>,
 }
 
 /// A device that a host does not have.
@@ -108,9 +95,9 @@ pub struct UnknownDevice {
 impl<'a> Selection<'a> {
     /// The groups of these devices, each once.
     pub fn of_devices(host: &'a Host, devices: &[String]) -> Result<Self, UnknownDevice> {
-        let mut groups: Vec<&HostGroup> = Vec::new();
+        let (mut groups, mut asked_for) = (Vec::<&HostGroup>::new(), Vec::new());
         for device in devices {
-            let (group, _) = host.device(device).ok_or_else(|| UnknownDevice {
+            let (group, device) = host.device(device).ok_or_else(|| UnknownDevice {
                 host: host.name.clone(),
                 device: device.clone(),
                 known: host.device_names(),
@@ -118,26 +105,45 @@ impl<'a> Selection<'a> {
             if !groups.iter().any(|known| std::ptr::eq(*known, group)) {
                 groups.push(group);
             }
+            asked_for.push(device);
         }
-        Ok(Self { groups })
+        Ok(Self { groups, asked_for })
     }
 
     /// Each group by itself.
     pub fn each(host: &'a Host) -> Vec<Self> {
-        host.groups.iter().map(|group| Self { groups: vec![group] }).collect()
+        host.groups
+            .iter()
+            .map(|group| Self { groups: vec![group], asked_for: Vec::new() })
+            .collect()
     }
 
-    /// Why no VMM would try: a group without a device for VFIO, or with one that the host uses.
-    pub fn obvious_obstacle(&self) -> Option<String> {
-        self.groups.iter().find_map(|group| {
-            let owned = group.devices.iter().find_map(|device| match &device.binding {
-                Binding::Kernel(driver) => Some(format!("{} is bound to {driver}", device.name)),
-                Binding::Vfio | Binding::Unbound | Binding::NoDma => None,
-            });
-            let bound = group.devices.iter().any(|device| device.binding == Binding::Vfio);
-            let unbound = (!bound).then(|| "no device is bound to a VFIO driver".to_owned());
-            owned.or(unbound)
-        })
+    /// Assigns the groups. Tells what a person would look at first before it asks the kernel: a
+    /// device that the host uses, or that VFIO was not given.
+    pub fn assign(&self, vfio: &Vfio) -> Result<Assigned, Refusal> {
+        match self.wrong_driver() {
+            Some(why) => Err(Refusal { errno: None, why }),
+            None => Assigned::new(vfio, &self.ids()),
+        }
+    }
+
+    fn wrong_driver(&self) -> Option<String> {
+        let mut devices = self.groups.iter().flat_map(|group| group.devices.iter());
+        let owned = devices.find_map(|device| match &device.binding {
+            Binding::Kernel(driver) => Some(format!(
+                "{} is bound to {driver}; bind every device of the group to vfio-pci, or to none",
+                device.name
+            )),
+            Binding::Vfio | Binding::Unbound | Binding::NoDma => None,
+        });
+        let not_given = self.asked_for.iter().find(|device| device.binding != Binding::Vfio);
+        let bound = |group: &&HostGroup| group.devices.iter().any(|d| d.binding == Binding::Vfio);
+        owned
+            .or(not_given.map(|device| {
+                format!("{} is not bound to a VFIO driver; bind it to vfio-pci", device.name)
+            }))
+            .or((!self.groups.iter().all(|group| bound(&group)))
+                .then(|| "no device is bound to a VFIO driver; bind one to vfio-pci".to_owned()))
     }
 
     /// The groups' numbers.
@@ -162,31 +168,5 @@ impl<'a> Selection<'a> {
         let ids: Vec<String> = self.ids().iter().map(ToString::to_string).collect();
         let word = if ids.len() == 1 { "group" } else { "groups" };
         format!("{word} {} ({})", ids.join(", "), self.device_names().join(", "))
-    }
-}
-
-impl HostGroup {
-    /// What its device node is called.
-    pub fn id(&self) -> GroupId {
-        match self.kind {
-            HostGroupKind::NoIommu => GroupId::NoIommu(self.number),
-            HostGroupKind::Iommu(_) | HostGroupKind::Emulated => GroupId::Numbered(self.number),
-        }
-    }
-}
-
-impl Host {
-    /// The names of all devices.
-    pub fn device_names(&self) -> Vec<String> {
-        let devices = self.groups.iter().flat_map(|group| group.devices.iter());
-        devices.map(|device| device.name.clone()).collect()
-    }
-
-    /// What the domains of a group can translate under `kernel`.
-    pub fn aperture(&self, group: &HostGroup, kernel: &Kernel) -> Option<IovaRange> {
-        match group.kind {
-            HostGroupKind::Iommu(at) => Some(self.iommus.get(at)?.under(kernel)?.aperture),
-            HostGroupKind::Emulated | HostGroupKind::NoIommu => None,
-        }
     }
 }

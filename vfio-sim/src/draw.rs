@@ -11,11 +11,13 @@ use crate::style::Style;
 /// What there is to draw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Picture {
-    /// The valid IOVA list; empty if every address is valid.
-    pub(crate) valid: Vec<IovaRange>,
+    /// What can be mapped, ascending.
+    pub(crate) mappable: Vec<IovaRange>,
     pub(crate) regions: Vec<ReservedRegion>,
     /// What the domains translate.
     pub(crate) apertures: Vec<IovaRange>,
+    /// Whether the kernel keeps a valid list. Without, regions are no obstacle to it.
+    pub(crate) has_list: bool,
 }
 
 /// What an address is.
@@ -25,6 +27,8 @@ enum Use {
     /// Valid, though the firmware may have used it.
     ValidRelaxable,
     Reserved(RegionKind),
+    /// Reserved, but the kernel keeps no list and lets it be mapped.
+    Unguarded(RegionKind),
     /// Beyond what a domain translates.
     Beyond,
     /// In every aperture and in no region, yet not in the list.
@@ -35,10 +39,12 @@ impl Picture {
     fn use_of(&self, address: Iova) -> Use {
         let holds = |region: &&ReservedRegion| region.range().is_some_and(|r| r.contains(address));
         let mut regions = self.regions.iter().filter(holds);
-        let valid = self.valid.is_empty() || self.valid.iter().any(|r| r.contains(address));
-        if valid {
-            let relaxable = regions.any(|region| region.kind == RegionKind::DirectRelaxable);
-            return if relaxable { Use::ValidRelaxable } else { Use::Valid };
+        if self.mappable.iter().any(|range| range.contains(address)) {
+            return match regions.next() {
+                Some(region) if !self.has_list => Use::Unguarded(region.kind),
+                Some(_) => Use::ValidRelaxable,
+                None => Use::Valid,
+            };
         }
         if let Some(region) = regions.find(|region| is_excluded(region.kind)) {
             return Use::Reserved(region.kind);
@@ -50,7 +56,7 @@ impl Picture {
     /// The space in pieces of one use each, ascending.
     fn pieces(&self) -> Vec<(IovaRange, Use)> {
         let regions = self.regions.iter().filter_map(ReservedRegion::range);
-        let ranges = self.valid.iter().chain(&self.apertures).copied().chain(regions);
+        let ranges = self.mappable.iter().chain(&self.apertures).copied().chain(regions);
         let mut starts: Vec<Iova> =
             ranges.flat_map(|range| [Some(range.first()), range.next()]).flatten().collect();
         starts.push(Iova(0));
@@ -75,7 +81,7 @@ impl Picture {
     }
 
     fn is_seam(&self, address: Iova) -> bool {
-        self.valid.windows(2).any(|pair| pair[1].first() == address)
+        self.mappable.windows(2).any(|pair| pair[1].first() == address)
     }
 }
 
@@ -84,32 +90,40 @@ const WIDTH: usize = 14;
 /// Draws a picture.
 pub(crate) fn draw(picture: &Picture) -> String {
     let mut text = String::new();
-    let mut corner = ('┌', '┐');
-    for (range, used) in picture.pieces() {
-        if used == Use::Beyond {
-            text += &border(range.first(), corner, &format!("{}{}", label(used), size(&range)));
-            return text;
-        }
-        text += &border(range.first(), corner, "");
-        corner = ('├', '┤');
-        let (paint, fill) = look(used);
-        let lines = 1 + range.span().checked_ilog2().unwrap_or(0) as usize / 16;
-        for line in 0..lines {
-            let fill = fill.to_string().repeat(WIDTH);
-            let note =
-                if line == (lines - 1) / 2 { label(used) + &size(&range) } else { String::new() };
-            let note = if note.is_empty() { note } else { format!(" {note}") };
-            text += &format!("{:20}│{paint}{fill}{paint:#}│{paint}{note}{paint:#}\n", "");
-        }
+    let mut pieces = picture.pieces();
+    // What lies above the IOMMU's width has no interest but its start.
+    let beyond = pieces.pop_if(|(_, used)| *used == Use::Beyond);
+    for (index, (range, used)) in pieces.iter().enumerate() {
+        let (left, right) = if index == 0 { ('┌', '┐') } else { ('├', '┤') };
+        text += &format!("{}\n", border(range.first(), left, right));
+        text += &boxed(range, *used);
     }
-    text + &border(Iova(u64::MAX), ('└', '┘'), "the last address")
+    let (end, note) = match beyond {
+        Some((range, used)) => (range.first(), format!("{}{}", label(used), size(&range))),
+        None => (Iova(u64::MAX), "the last address".to_owned()),
+    };
+    text + &format!("{} {note}\n", border(end, '└', '┘'))
 }
 
-/// The line between two boxes, with the address that starts the lower one.
-fn border(address: Iova, (left, right): (char, char), note: &str) -> String {
-    let (left, right) = if note.is_empty() { (left, right) } else { ('└', '┘') };
-    let note = if note.is_empty() { String::new() } else { format!(" {note}") };
-    format!("{:>19} {left}{}{right}{note}\n", address.to_string(), "─".repeat(WIDTH))
+/// The lines of a box, with what it is beside the middle one.
+fn boxed(range: &IovaRange, used: Use) -> String {
+    let (paint, fill) = look(used);
+    let fill = fill.to_string().repeat(WIDTH);
+    let lines = 1 + range.span().checked_ilog2().unwrap_or(0) / 16;
+    let mut text = String::new();
+    for line in 0..lines {
+        text += &format!("{:20}│{paint}{fill}{paint:#}│", "");
+        if line == (lines - 1) / 2 {
+            text += &format!(" {paint}{}{}{paint:#}", label(used), size(range));
+        }
+        text += "\n";
+    }
+    text
+}
+
+/// The line above a box, with the address that starts it.
+fn border(address: Iova, left: char, right: char) -> String {
+    format!("{:>19} {left}{}{right}", address.to_string(), "─".repeat(WIDTH))
 }
 
 fn look(used: Use) -> (anstyle::Style, char) {
@@ -117,6 +131,7 @@ fn look(used: Use) -> (anstyle::Style, char) {
         Use::Valid => (Style.good(), ' '),
         Use::ValidRelaxable => (Style.region(RegionKind::DirectRelaxable), '░'),
         Use::Reserved(kind) => (Style.region(kind), '▓'),
+        Use::Unguarded(kind) => (Style.region(kind), '░'),
         Use::Beyond | Use::Dropped => (Style.dim(), '╱'),
     }
 }
@@ -126,6 +141,7 @@ fn label(used: Use) -> String {
         Use::Valid => "valid, ".to_owned(),
         Use::ValidRelaxable => "valid, though a relaxable direct region, ".to_owned(),
         Use::Reserved(kind) => format!("{kind}, "),
+        Use::Unguarded(kind) => format!("{kind}, which this kernel does not guard, "),
         Use::Beyond => "beyond the IOMMU's width, ".to_owned(),
         Use::Dropped => "dropped by the kernel, ".to_owned(),
     }
@@ -134,6 +150,9 @@ fn label(used: Use) -> String {
 /// A size in the largest unit that keeps it above 1, with one digit behind the point.
 fn size(range: &IovaRange) -> String {
     let bytes = u128::from(range.span()) + 1;
+    if bytes == 1 {
+        return "1 byte".to_owned();
+    }
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let unit = (bytes.ilog2() / 10).min(6) as usize;
     let whole = bytes >> (10 * unit);
@@ -155,7 +174,8 @@ mod tests {
     #[test]
     fn a_picture_shows_each_use_once() {
         let picture = Picture {
-            valid: vec![range(0, 0xfedf_ffff), range(0xfef0_0000, 0x7f_ffff_ffff)],
+            has_list: true,
+            mappable: vec![range(0, 0xfedf_ffff), range(0xfef0_0000, 0x7f_ffff_ffff)],
             regions: vec![
                 ReservedRegion::new(0xfee0_0000, 0xfeef_ffff, RegionKind::Msi),
                 ReservedRegion::new(0xbf80_0000, 0xcf9f_ffff, RegionKind::DirectRelaxable),
@@ -169,8 +189,22 @@ mod tests {
     }
 
     #[test]
+    fn an_aperture_that_starts_above_0_is_drawn_whole() {
+        let aperture = range(0x10_0000, 0xffff_ffff);
+        let picture = Picture {
+            has_list: true,
+            mappable: vec![aperture],
+            regions: Vec::new(),
+            apertures: vec![aperture],
+        };
+        let text = draw(&picture);
+        assert_eq!(text.matches("beyond the IOMMU's width").count(), 2, "{text}");
+        assert!(text.contains("0x100000 ├") && text.contains("0x100000000 └"), "{text}");
+    }
+
+    #[test]
     fn sizes_are_readable() {
-        assert_eq!(size(&range(0, 0)), "1 bytes");
+        assert_eq!(size(&range(0, 0)), "1 byte");
         assert_eq!(size(&range(0, 0xfff)), "4 KiB");
         assert_eq!(size(&range(0, 0x17ff)), "6 KiB");
         assert_eq!(size(&IovaRange::full()), "16 EiB");

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use vfio_type1::{
-    Binding, DeviceDescription, FixedIommu, GroupDescription, GroupKind, HostError, IommuDriver,
-    IovaRange, Kernel, PageSize, PageSizes, ReservedRegion, Vfio,
+    Binding, DeviceDescription, FixedIommu, GroupDescription, GroupId, GroupKind, HostError, Iommu,
+    IommuDriver, IovaRange, Kernel, PageSize, PageSizes, ReservedRegion, Vfio,
 };
 
 /// A machine.
@@ -39,16 +39,15 @@ pub struct HostIommu {
     pub coherent: bool,
     /// Whether MSIs are isolated.
     pub isolated_msi: bool,
-    /// What kernels make of it: at least one, oldest first. Each holds from its kernel on; the
-    /// first holds for older ones too.
-    pub widths: Vec<Widths>,
+    /// What kernels make of it.
+    pub widths: Widths,
+    /// What newer kernels make of it, oldest first, each from its kernel on.
+    pub newer: Vec<(Kernel, Widths)>,
 }
 
 /// What a kernel's IOMMU driver makes of the hardware.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Widths {
-    /// The first kernel it holds for.
-    pub from: Kernel,
     /// What a domain can translate, inclusive.
     pub aperture: IovaRange,
     /// The page sizes a domain can map.
@@ -110,6 +109,20 @@ impl HostRegion {
     }
 }
 
+/// A host that no driver runs on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BootError {
+    /// The groups contradict each other.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A group is behind an IOMMU that the host does not have.
+    #[error("group {group} is behind an IOMMU that the host does not have")]
+    NoSuchIommu {
+        /// The group's number.
+        group: u32,
+    },
+}
+
 /// The place of a kernel among the known ones, oldest first.
 pub(crate) fn age(kernel: &Kernel) -> usize {
     let position = Kernel::ALL.iter().position(|known| known.name() == kernel.name());
@@ -118,38 +131,55 @@ pub(crate) fn age(kernel: &Kernel) -> usize {
 
 impl HostIommu {
     /// What `kernel` makes of it.
-    pub(crate) fn under(&self, kernel: &Kernel) -> Option<FixedIommu> {
-        let known = self.widths.iter().rev().find(|widths| age(&widths.from) <= age(kernel));
-        let widths = known.or(self.widths.first())?;
-        Some(FixedIommu {
+    fn under(&self, kernel: &Kernel) -> FixedIommu {
+        let newer = self.newer.iter().rev().find(|(from, _)| age(from) <= age(kernel));
+        let widths = newer.map_or(&self.widths, |(_, widths)| widths);
+        FixedIommu {
             driver: self.driver,
             aperture: widths.aperture,
             page_sizes: widths.page_sizes,
             coherent: self.coherent,
             isolated_msi: self.isolated_msi,
-        })
+        }
     }
 }
 
 impl Host {
     /// The VFIO driver of `kernel` on this host.
-    pub fn boot(&self, kernel: Kernel) -> Result<Vfio, HostError> {
-        let iommus: Vec<Arc<FixedIommu>> =
-            self.iommus.iter().filter_map(|iommu| iommu.under(&kernel)).map(Arc::new).collect();
-        let describe = |group: &HostGroup| {
+    pub fn boot(&self, kernel: Kernel) -> Result<Vfio, BootError> {
+        let iommus: Vec<Arc<dyn Iommu>> =
+            self.iommus.iter().map(|iommu| Arc::new(iommu.under(&kernel)) as Arc<_>).collect();
+        let mut groups = Vec::new();
+        for group in &self.groups {
             let kind = match group.kind {
-                HostGroupKind::Iommu(at) => GroupKind::Iommu(Arc::clone(iommus.get(at)?) as Arc<_>),
+                HostGroupKind::Iommu(at) => match iommus.get(at) {
+                    Some(iommu) => GroupKind::Iommu(Arc::clone(iommu)),
+                    None => return Err(BootError::NoSuchIommu { group: group.number }),
+                },
                 HostGroupKind::Emulated => GroupKind::Emulated,
                 HostGroupKind::NoIommu => GroupKind::NoIommu,
             };
             let devices = group.devices.iter().map(|device| device.under(&kernel)).collect();
-            Some(GroupDescription { number: group.number, kind, devices })
-        };
-        let vfio =
-            Vfio::with_page_size(kernel, self.page_size, self.groups.iter().filter_map(describe))?;
+            groups.push(GroupDescription { number: group.number, kind, devices });
+        }
+        let vfio = Vfio::with_page_size(kernel, self.page_size, groups)?;
         vfio.set_allow_unsafe_interrupts(self.allow_unsafe_interrupts);
         vfio.set_noiommu(self.groups.iter().any(|group| group.kind == HostGroupKind::NoIommu));
         Ok(vfio)
+    }
+
+    /// What the domains of a group can translate under `kernel`.
+    pub fn aperture(&self, group: &HostGroup, kernel: &Kernel) -> Option<IovaRange> {
+        match group.kind {
+            HostGroupKind::Iommu(at) => Some(self.iommus.get(at)?.under(kernel).aperture),
+            HostGroupKind::Emulated | HostGroupKind::NoIommu => None,
+        }
+    }
+
+    /// The names of all devices.
+    pub fn device_names(&self) -> Vec<String> {
+        let devices = self.groups.iter().flat_map(|group| group.devices.iter());
+        devices.map(|device| device.name.clone()).collect()
     }
 
     /// The device with this name, and its group.
@@ -157,6 +187,16 @@ impl Host {
         self.groups.iter().find_map(|group| {
             Some((group, group.devices.iter().find(|device| device.name == name)?))
         })
+    }
+}
+
+impl HostGroup {
+    /// What its device node is called.
+    pub fn id(&self) -> GroupId {
+        match self.kind {
+            HostGroupKind::NoIommu => GroupId::NoIommu(self.number),
+            HostGroupKind::Iommu(_) | HostGroupKind::Emulated => GroupId::Numbered(self.number),
+        }
     }
 }
 

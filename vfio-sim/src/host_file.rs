@@ -5,6 +5,7 @@
 //! its line, the field, and what was expected.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
@@ -16,8 +17,8 @@ use vfio_type1::{
 };
 
 use crate::host::{Host, HostDevice, HostGroup, HostGroupKind, HostIommu, HostRegion, Widths, age};
+use crate::names::{iommu_driver, is_pci_address, is_uuid};
 use crate::number::{Number, NumberError, Text, parse_number, parse_range};
-use crate::trace::is_uuid;
 
 /// A host file that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,20 +65,20 @@ struct Iommu {
     name: Option<Spanned<String>>,
     driver: Text<Driver>,
     aperture: Text<RangeText>,
-    page_sizes: Number,
+    page_sizes: Spanned<Number>,
     coherent: bool,
     isolated_msi: bool,
     #[serde(default)]
-    from: Vec<From>,
+    from: Vec<Newer>,
 }
 
 /// What a newer kernel makes of an IOMMU.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct From {
+struct Newer {
     kernel: Spanned<Text<Kernel>>,
     aperture: Option<Text<RangeText>>,
-    page_sizes: Option<Number>,
+    page_sizes: Option<Spanned<Number>>,
 }
 
 #[derive(Deserialize)]
@@ -120,7 +121,7 @@ impl FromStr for Driver {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        crate::trace::driver(text).map(Self)
+        iommu_driver(text).map(Self)
     }
 }
 
@@ -180,13 +181,25 @@ fn region_kind(name: &str) -> Result<RegionKind, String> {
     })
 }
 
+/// The largest host file, in bytes: far more than a machine needs.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Reads a text of `limit` bytes at most.
+fn read_limited(path: &Path, limit: u64) -> Result<String, String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(limit + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > limit {
+        return Err(format!("the file has more than {limit} bytes"));
+    }
+    Ok(text)
+}
+
 /// Reads a host file.
 pub fn load(path: &Path) -> Result<Host, HostFileError> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| HostFileError::Unreadable {
-        file: file.clone(),
-        error: error.to_string(),
-    })?;
+    let text = read_limited(path, MAX_FILE)
+        .map_err(|error| HostFileError::Unreadable { file: file.clone(), error })?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     parse(&name, &file, &text)
 }
@@ -271,17 +284,15 @@ impl Iommus {
             }
             Some(name) => name.into_inner(),
         };
-        let first = Widths {
-            from: Kernel::ALL[0],
-            aperture: iommu.aperture.0.0,
-            page_sizes: PageSizes(iommu.page_sizes.0),
-        };
+        let widths =
+            Widths { aperture: iommu.aperture.0.0, page_sizes: page_sizes(&iommu.page_sizes)? };
         self.list.push(HostIommu {
             name,
             driver: iommu.driver.0.0,
             coherent: iommu.coherent,
             isolated_msi: iommu.isolated_msi,
-            widths: widths(first, iommu.from)?,
+            newer: newer(widths, iommu.from)?,
+            widths,
         });
         Ok(())
     }
@@ -307,23 +318,28 @@ impl Iommus {
     }
 }
 
+fn page_sizes(sizes: &Spanned<Number>) -> Result<PageSizes, Problem> {
+    match sizes.get_ref().0 {
+        0 => Err(Problem::at(sizes, "page-sizes must have a bit set, such as 0x1000".to_owned())),
+        bits => Ok(PageSizes(bits)),
+    }
+}
+
 /// Each entry repeats the one before, but for what it states.
-fn widths(first: Widths, changes: Vec<From>) -> Result<Vec<Widths>, Problem> {
-    let mut widths = vec![first];
+fn newer(widths: Widths, changes: Vec<Newer>) -> Result<Vec<(Kernel, Widths)>, Problem> {
+    let mut newer: Vec<(Kernel, Widths)> = Vec::new();
     for change in changes {
-        let last = widths.last().copied().unwrap_or(first);
-        let from = change.kernel.get_ref().0;
-        if age(&from) <= age(&last.from) && widths.len() > 1 {
-            let problem = format!("kernel {from} does not follow {}: oldest first", last.from);
+        let (last, before) = newer.last().map_or((None, widths), |(k, w)| (Some(*k), *w));
+        let kernel = change.kernel.get_ref().0;
+        if let Some(last) = last.filter(|last| age(&kernel) <= age(last)) {
+            let problem = format!("kernel {kernel} does not follow {last}: oldest first");
             return Err(Problem::at(&change.kernel, problem));
         }
-        widths.push(Widths {
-            from,
-            aperture: change.aperture.map_or(last.aperture, |range| range.0.0),
-            page_sizes: change.page_sizes.map_or(last.page_sizes, |sizes| PageSizes(sizes.0)),
-        });
+        let aperture = change.aperture.map_or(before.aperture, |range| range.0.0);
+        let sizes = change.page_sizes.as_ref().map(page_sizes).transpose()?;
+        newer.push((kernel, Widths { aperture, page_sizes: sizes.unwrap_or(before.page_sizes) }));
     }
-    Ok(widths)
+    Ok(newer)
 }
 
 #[derive(Default)]
@@ -400,28 +416,6 @@ fn check_name(name: &str, kind: HostGroupKind) -> Result<(), String> {
     if is_pci_address(name) { Ok(()) } else { Err(problem) }
 }
 
-/// Whether a name is `DOMAIN:BUS:DEVICE.FUNCTION` as Linux prints it.
-pub(crate) fn is_pci_address(name: &str) -> bool {
-    let hex = |digits: &str, count: usize| {
-        let lower = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-        digits.len() >= count && digits.chars().all(lower)
-    };
-    let parts: Vec<&str> = name.split([':', '.']).collect();
-    let [domain, bus, device, function] = parts[..] else {
-        return false;
-    };
-    let shape = name.matches(':').count() == 2 && name.rfind(':') < name.find('.');
-    let device_fits = u8::from_str_radix(device, 16).is_ok_and(|number| number < 32);
-    shape
-        && hex(domain, 4)
-        && domain.len() <= 8
-        && hex(bus, 2)
-        && bus.len() == 2
-        && hex(device, 2)
-        && device_fits
-        && matches!(function, "0" | "1" | "2" | "3" | "4" | "5" | "6" | "7")
-}
-
 fn binding(driver: &str) -> Binding {
     match driver {
         "none" => Binding::Unbound,
@@ -484,15 +478,5 @@ mod tests {
         let host = parse("test", "test.toml", &text).unwrap();
         let region = host.groups[0].devices[0].regions[0].region;
         assert_eq!((region.first, region.last), (Iova(0x2000), Iova(0x1fff)));
-    }
-
-    #[test]
-    fn pci_addresses() {
-        for good in ["0000:00:03.0", "10000:e1:1f.7", "0000:ff:00.0"] {
-            assert!(is_pci_address(good), "{good}");
-        }
-        for bad in ["", "00:03.0", "0000:00:20.0", "0000:00:03.8", "0000.00.03.0", "0000:00:3.0"] {
-            assert!(!is_pci_address(bad), "{bad}");
-        }
     }
 }

@@ -4,12 +4,17 @@
 
 pub mod assign;
 pub mod check;
+mod describe;
 mod draw;
 pub mod host;
 pub mod host_file;
 pub mod hosts;
+mod machine;
+mod names;
 pub mod number;
 pub mod replay;
+pub mod report;
 pub mod show;
 mod style;
 pub mod trace;
+mod words;

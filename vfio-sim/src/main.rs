@@ -2,15 +2,15 @@
 //! The `vfio-sim` tool: arguments in, text and an exit status out.
 #![forbid(unsafe_code)]
 
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use vfio_sim::assign::Selection;
-use vfio_sim::check::{self, WantedRange};
+use vfio_sim::check;
 use vfio_sim::host::Host;
-use vfio_sim::replay::{Difference, replay};
+use vfio_sim::replay::{Difference, Outcome, replay};
 use vfio_sim::trace::Trace;
 use vfio_sim::{hosts, show};
 use vfio_type1::Kernel;
@@ -31,7 +31,8 @@ enum Command {
     Show(ShowArguments),
     /// Check whether ranges can be mapped on a host, and if not, why and what would fit.
     ///
-    /// Exit status: 0 if all fit, 1 if some are refused, 2 for bad usage or input.
+    /// Exit status: 0 if all fit, 1 if some are refused or no group can be assigned, 2 for bad usage
+    /// or input.
     Check(CheckArguments),
     /// Run recordings of a real kernel on the emulator and compare the answers.
     ///
@@ -83,118 +84,175 @@ struct ReplayArguments {
     differences: usize,
 }
 
-/// A message for the user about bad usage or input: exit status 2.
-struct BadInput(String);
+/// Why a command ends early.
+enum Stop {
+    /// Bad usage or input, in a line for the user: exit status 2.
+    BadInput(String),
+    /// The output cannot be written.
+    Output(std::io::Error),
+}
 
-impl<E: std::error::Error> From<E> for BadInput {
-    fn from(error: E) -> Self {
-        Self(error.to_string())
+impl Stop {
+    fn bad(error: impl std::error::Error) -> Self {
+        Self::BadInput(error.to_string())
     }
 }
 
-/// What a command prints, and whether it found nothing to object to.
-struct Done {
-    output: String,
-    good: bool,
+impl From<std::io::Error> for Stop {
+    fn from(error: std::io::Error) -> Self {
+        Self::Output(error)
+    }
 }
+
+/// Exit statuses beside 0 for success.
+const REFUSED: u8 = 1;
+const BAD_INPUT: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = match arguments.command {
-        Command::Hosts => list_hosts(),
-        Command::Show(arguments) => run_show(&arguments),
-        Command::Check(arguments) => run_check(&arguments),
-        Command::Replay(arguments) => run_replay(&arguments),
+    // Colours are stripped where they cannot be seen.
+    let mut out = anstream::stdout().lock();
+    let result = match arguments.command {
+        Command::Hosts => list_hosts(&mut out),
+        Command::Show(arguments) => run_show(&arguments, &mut out),
+        Command::Check(arguments) => run_check(&arguments, &mut out),
+        Command::Replay(arguments) => run_replay(&arguments, &mut out),
     };
-    match done {
-        Ok(Done { output, good }) => {
-            print(&output);
-            if good { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    let stop = match result.and_then(|code| Ok(out.flush().map(|()| code)?)) {
+        Ok(code) => return code,
+        Err(stop) => stop,
+    };
+    match stop {
+        // The reader has seen enough (`| head`).
+        Stop::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            return ExitCode::SUCCESS;
         }
-        Err(BadInput(message)) => {
-            eprintln!("vfio-sim: {message}");
-            ExitCode::from(2)
-        }
+        Stop::Output(error) => complain(&format!("cannot write the output: {error}")),
+        Stop::BadInput(message) => complain(&message),
     }
+    ExitCode::from(BAD_INPUT)
 }
 
-/// Prints with colours where they can be seen. A reader that has gone away (`| head`) is no error.
-fn print(output: &str) {
-    let mut stdout = anstream::stdout().lock();
-    let _ = stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush());
+/// Prints a message as one line, whatever a file or an argument has put into it.
+fn complain(message: &str) {
+    const LONGEST: usize = 600;
+    let mut line: String = message
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .take(LONGEST + 1)
+        .collect();
+    if line.chars().count() > LONGEST {
+        line.pop();
+        line.push('…');
+    }
+    eprintln!("vfio-sim: {line}");
 }
 
-fn list_hosts() -> Result<Done, BadInput> {
-    let mut output = String::new();
+fn list_hosts(out: &mut impl Write) -> Result<ExitCode, Stop> {
     for host in hosts::known() {
-        let Host { name, description, .. } = host?;
-        output += &format!("{name:10}{description}\n");
+        let Host { name, description, .. } = host.map_err(Stop::bad)?;
+        writeln!(out, "{name:10}{description}")?;
     }
-    Ok(Done { output, good: true })
+    Ok(ExitCode::SUCCESS)
 }
 
 impl HostArguments {
-    fn load(&self) -> Result<(Host, Kernel), BadInput> {
-        Ok((hosts::find(&self.host)?, self.kernel.parse()?))
+    fn load(&self) -> Result<(Host, Kernel), Stop> {
+        let host = hosts::find(&self.host).map_err(Stop::bad)?;
+        Ok((host, self.kernel.parse().map_err(Stop::bad)?))
     }
 
-    fn selection<'a>(&self, host: &'a Host) -> Result<Option<Selection<'a>>, BadInput> {
+    fn selection<'a>(&self, host: &'a Host) -> Result<Option<Selection<'a>>, Stop> {
         if self.devices.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Selection::of_devices(host, &self.devices)?))
+        Selection::of_devices(host, &self.devices).map(Some).map_err(Stop::bad)
     }
 }
 
-fn run_show(arguments: &ShowArguments) -> Result<Done, BadInput> {
+fn run_show(arguments: &ShowArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
     let (host, kernel) = arguments.host.load()?;
-    let show = show::show(&host, kernel, arguments.host.selection(&host)?)?;
-    let output = if arguments.host.json { json(&show)? } else { show::render(&show) };
-    Ok(Done { output, good: true })
-}
-
-fn run_check(arguments: &CheckArguments) -> Result<Done, BadInput> {
-    let (host, kernel) = arguments.host.load()?;
-    let layout: Vec<WantedRange> =
-        arguments.ranges.iter().map(|text| WantedRange::parse(text)).collect::<Result<_, _>>()?;
     let selection = arguments.host.selection(&host)?;
-    let report = check::check(&host, kernel, selection.as_ref(), &layout)?;
-    let output = if arguments.host.json { json(&report)? } else { check::render(&report) };
-    Ok(Done { output, good: !report.refused() })
+    let show = show::show(&host, kernel, selection).map_err(Stop::bad)?;
+    match arguments.host.json {
+        true => write_json(&show, out)?,
+        false => out.write_all(show::render(&show).as_bytes())?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn json(value: &impl serde::Serialize) -> Result<String, BadInput> {
-    Ok(serde_json::to_string_pretty(value)? + "\n")
+fn run_check(arguments: &CheckArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
+    let (host, kernel) = arguments.host.load()?;
+    let layout = check::parse_layout(&arguments.ranges).map_err(Stop::bad)?;
+    let selection = arguments.host.selection(&host)?;
+    let report = check::check(&host, kernel, selection.as_ref(), &layout).map_err(Stop::bad)?;
+    match arguments.host.json {
+        true => write_json(&report, out)?,
+        false => out.write_all(check::render(&report).as_bytes())?,
+    }
+    Ok(if report.fits { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
 
-fn run_replay(arguments: &ReplayArguments) -> Result<Done, BadInput> {
-    let kernel: Option<Kernel> = arguments.kernel.as_deref().map(str::parse).transpose()?;
-    let (mut output, mut traces, mut calls, mut differences) = (String::new(), 0, 0, 0);
+fn write_json(value: &impl serde::Serialize, out: &mut impl Write) -> Result<(), Stop> {
+    let text = serde_json::to_string_pretty(value).map_err(Stop::bad)?;
+    Ok(writeln!(out, "{text}")?)
+}
+
+/// A recording that cannot be read does not keep the others from being replayed.
+fn run_replay(arguments: &ReplayArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
+    let kernel: Option<Kernel> =
+        arguments.kernel.as_deref().map(str::parse).transpose().map_err(Stop::bad)?;
+    let (mut traces, mut calls, mut differences, mut unreadable) = (0, 0, 0, false);
     for path in &arguments.traces {
-        let file = path.display();
-        let trace = Trace::load(path).map_err(|error| BadInput(format!("{file}: {error}")))?;
-        let outcome = replay(&trace, kernel.unwrap_or(trace.kernel))
-            .map_err(|error| BadInput(format!("{file}: {error}")))?;
+        let file = path.display().to_string();
+        let outcome = match replay_file(path, kernel) {
+            Ok(outcome) => outcome,
+            Err(problem) => {
+                complain(&format!("{file}: {problem}"));
+                unreadable = true;
+                continue;
+            }
+        };
         for note in &outcome.notes {
-            output += &format!("{file}: note: {note}\n");
+            writeln!(out, "{file}: note: {note}")?;
         }
         let left = arguments.differences.saturating_sub(differences);
         for difference in outcome.differences.iter().take(left) {
-            output += &describe(&file.to_string(), difference);
+            write_difference(&file, difference, out)?;
         }
         traces += 1;
         calls += outcome.calls;
         differences += outcome.differences.len();
     }
-    output += &format!("{traces} traces, {calls} calls, {differences} differences\n");
-    Ok(Done { output, good: differences == 0 })
+    if differences > arguments.differences {
+        writeln!(out, "{} more differences not shown", differences - arguments.differences)?;
+    }
+    if traces > 0 {
+        writeln!(out, "{traces} traces, {calls} calls, {differences} differences")?;
+    }
+    Ok(match (unreadable, differences) {
+        (true, _) => ExitCode::from(BAD_INPUT),
+        (false, 0) => ExitCode::SUCCESS,
+        (false, _) => ExitCode::from(REFUSED),
+    })
 }
 
-fn describe(file: &str, difference: &Difference) -> String {
+fn replay_file(path: &Path, kernel: Option<Kernel>) -> Result<Outcome, String> {
+    let trace = Trace::load(path).map_err(|error| error.to_string())?;
+    replay(&trace, kernel.unwrap_or(trace.kernel)).map_err(|error| error.to_string())
+}
+
+fn write_difference(
+    file: &str,
+    difference: &Difference,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
     let Difference { line, call, kernel, emulator, rule } = difference;
-    let mut text = format!("{file}:{line}: {call}\n  kernel:   {kernel}\n  emulator: {emulator}\n");
-    if let Some(rule) = rule {
-        text += &format!("  rule:     {rule}\n");
+    writeln!(out, "{file}:{line}: {call}")?;
+    writeln!(out, "  kernel:   {kernel}")?;
+    writeln!(out, "  emulator: {emulator}")?;
+    match rule {
+        Some(rule) => writeln!(out, "  rule:     {rule}"),
+        None => Ok(()),
     }
-    text
 }

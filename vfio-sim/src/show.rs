@@ -2,12 +2,13 @@
 //! `vfio-sim show`: a host's groups, their reserved regions, the valid IOVA list, and a drawing.
 
 use serde::Serialize;
-use vfio_type1::{HostError, IovaRange, Kernel, RegionKind, ReservedRegion, Vfio, sysfs};
+use vfio_type1::{IovaRange, Kernel, RegionKind, ReservedRegion, Vfio, sysfs};
 
-use crate::assign::{Assigned, Selection};
+use crate::assign::Selection;
 use crate::draw::{Picture, draw};
-use crate::host::{Host, HostDevice};
+use crate::host::{BootError, Host, HostDevice};
 use crate::host_file::region_kind_name;
+use crate::report::{Range, Refusal};
 use crate::style::Style;
 
 /// What a host looks like to VFIO under a kernel.
@@ -29,11 +30,14 @@ pub struct ContainerShow {
     /// The groups and their devices.
     pub groups: Vec<GroupShow>,
     /// Why they cannot be assigned, if so.
-    pub not_assigned: Option<String>,
+    pub not_assigned: Option<Refusal>,
     /// The container's page sizes, as a hexadecimal bitmap.
     pub page_sizes: Option<String>,
-    /// The valid IOVA list, ascending.
+    /// The valid IOVA list, ascending; empty if the kernel keeps none, or for emulated groups alone.
     pub valid: Vec<Range>,
+    /// What can be mapped at all: the list, or without one what the IOMMUs translate. Empty without
+    /// an IOMMU, since nothing can be mapped then.
+    pub mappable: Vec<Range>,
     #[serde(skip)]
     picture: Option<Picture>,
 }
@@ -71,28 +75,13 @@ pub struct Region {
     region: ReservedRegion,
 }
 
-/// A range.
-#[derive(Clone, Debug, Serialize)]
-pub struct Range {
-    /// First address, in hexadecimal.
-    pub first: String,
-    /// Last address, inclusive, in hexadecimal.
-    pub last: String,
-}
-
-impl From<&IovaRange> for Range {
-    fn from(range: &IovaRange) -> Self {
-        Self { first: range.first().to_string(), last: range.last().to_string() }
-    }
-}
-
 /// Looks at a host. With `together` those devices share one container; without, each group has its
 /// own.
 pub fn show(
     host: &Host,
     kernel: Kernel,
     together: Option<Selection<'_>>,
-) -> Result<Show, HostError> {
+) -> Result<Show, BootError> {
     let vfio = host.boot(kernel)?;
     let selections = together.map_or_else(|| Selection::each(host), |selection| vec![selection]);
     let containers =
@@ -120,30 +109,39 @@ fn show_container(host: &Host, vfio: &Vfio, selection: &Selection<'_>) -> Contai
         not_assigned: None,
         page_sizes: None,
         valid: Vec::new(),
+        mappable: Vec::new(),
         picture: None,
     };
-    let assigned = match selection.obvious_obstacle() {
-        Some(why) => Err(why),
-        None => Assigned::new(vfio, &selection.ids())
-            .map_err(|refused| format!("{}: {}", refused.errno, refused.why)),
-    };
-    let info = assigned.and_then(|assigned| assigned.info().map_err(|error| error.to_string()));
-    match info {
-        Ok(info) => {
-            shown.page_sizes = Some(info.page_sizes.to_string());
-            shown.valid = info.iova_ranges.iter().map(Range::from).collect();
-            let apertures =
-                selection.groups.iter().filter_map(|group| host.aperture(group, vfio.kernel()));
-            let regions = selection.groups.iter().flat_map(|group| vfio.merged_regions(group.id()));
-            shown.picture = Some(Picture {
-                valid: info.iova_ranges,
-                regions: regions.collect(),
-                apertures: apertures.collect(),
-            });
+    let assigned = match selection.assign(vfio) {
+        Ok(assigned) => assigned,
+        Err(refusal) => {
+            shown.not_assigned = Some(refusal);
+            return shown;
         }
-        Err(why) => shown.not_assigned = Some(why),
+    };
+    let mappable = assigned.container.mappable();
+    if let Ok(info) = assigned.container.info() {
+        shown.page_sizes = Some(info.page_sizes.to_string());
+        shown.valid = info.iova_ranges.into_iter().map(Range::from).collect();
+        shown.picture = Some(picture(host, vfio, selection, mappable.clone()));
     }
+    shown.mappable = mappable.into_iter().map(Range::from).collect();
     shown
+}
+
+fn picture(
+    host: &Host,
+    vfio: &Vfio,
+    selection: &Selection<'_>,
+    mappable: Vec<IovaRange>,
+) -> Picture {
+    let groups = || selection.groups.iter();
+    Picture {
+        mappable,
+        regions: groups().flat_map(|group| vfio.merged_regions(group.id())).collect(),
+        apertures: groups().filter_map(|group| host.aperture(group, vfio.kernel())).collect(),
+        has_list: vfio.kernel().behaviours().valid_iova_list,
+    }
 }
 
 fn show_device(device: &HostDevice) -> DeviceShow {
@@ -201,17 +199,23 @@ fn render_container(container: &ContainerShow) -> String {
                 &format!("  reserved  {paint}{first}..{last}  {}{paint:#}\n", kind(region.kind));
         }
     }
-    if let Some(why) = &container.not_assigned {
+    if let Some(refusal) = &container.not_assigned {
         let paint = Style.dim();
-        text += &format!("  {paint}cannot be assigned: {why}{paint:#}\n");
+        text += &format!("  {paint}cannot be assigned: {}{paint:#}\n", refusal.text());
         return text;
     }
     let good = Style.good();
     for range in &container.valid {
-        text += &format!("  valid     {good}{}..{}{good:#}\n", range.first, range.last);
+        text += &format!("  valid     {good}{range}{good:#}\n");
     }
-    if container.valid.is_empty() {
-        text += &format!("  valid     {good}every address{good:#}\n");
+    if container.mappable.is_empty() {
+        let paint = Style.dim();
+        text +=
+            &format!("  {paint}no IOMMU: nothing is mapped, devices reach all memory{paint:#}\n");
+    } else if container.valid.is_empty() {
+        let ranges: Vec<String> = container.mappable.iter().map(Range::to_string).collect();
+        text +=
+            &format!("  valid     no list; {good}{}{good:#} can be mapped\n", ranges.join(", "));
     }
     if let Some(page_sizes) = &container.page_sizes {
         text += &format!("  pages     {page_sizes}\n");

@@ -8,15 +8,33 @@
 //! This file owns the text. It keeps all bytes of a recording in one buffer, since recordings are
 //! long and their arguments short. What a call does is `replay`'s business.
 
-use std::io::Read as _;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::ops::Range;
 use std::path::Path;
 
-use vfio_type1::{
-    Binding, IommuDriver, Iova, IovaRange, Kernel, PageSize, PageSizes, Vaddr, VaddrRange, sysfs,
-};
+use vfio_type1::{Binding, Iova, IovaRange, Kernel, PageSize, PageSizes, Vaddr, VaddrRange, sysfs};
 
 use crate::host::{Host, HostDevice, HostGroup, HostGroupKind, HostIommu, HostRegion, Widths};
+use crate::names::{iommu_driver, is_uuid};
+use crate::words::{Words, digit, plain_answer};
+
+/// The longest ioctl argument, in bytes.
+pub(crate) const MAX_ARGUMENT: usize = 0x10000;
+
+/// Where the bytes of ioctl arguments end in a replay: what follows is not mapped, as in the
+/// recording process. Recordings describe no memory here.
+pub(crate) const ARGUMENT_END: u64 = 0x6f00_0000_0000;
+
+/// The longest recording, unpacked, in bytes.
+const MAX_TEXT: u64 = 1 << 30;
+
+/// The most bytes that the pokes of a recording may fill together.
+const MAX_POKED: usize = 1 << 28;
+
+/// The most areas of memory a recording may describe.
+const MAX_AREAS: usize = 64;
 
 /// A recording.
 #[derive(Clone, Debug)]
@@ -134,19 +152,9 @@ pub enum TraceError {
 }
 
 impl Trace {
-    /// Reads a recording, plain or compressed with xz (by its ending `.xz`).
+    /// Reads a recording, plain or compressed with xz, which its first bytes tell.
     pub fn load(path: &Path) -> Result<Self, TraceError> {
-        let unreadable =
-            |error: std::io::Error| TraceError::Unreadable { error: error.to_string() };
-        let mut text = String::new();
-        let mut file = std::fs::File::open(path).map_err(unreadable)?;
-        if path.extension().is_some_and(|extension| extension == "xz") {
-            lzma_rust2::XzReader::new(std::io::BufReader::new(file), true)
-                .read_to_string(&mut text)
-                .map_err(unreadable)?;
-        } else {
-            file.read_to_string(&mut text).map_err(unreadable)?;
-        }
+        let text = unpacked(path)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Self::parse(&name, &text)
     }
@@ -155,8 +163,11 @@ impl Trace {
     pub fn parse(name: &str, text: &str) -> Result<Self, TraceError> {
         let mut parser = Parser::new(name);
         let mut line = 0;
-        for content in text.lines() {
+        for content in text.split_inclusive('\n') {
             line += 1;
+            let Some(content) = content.strip_suffix('\n') else {
+                return Err(TraceError::CutOff { line });
+            };
             parser.line(line, content).map_err(|problem| TraceError::Line { line, problem })?;
         }
         parser.finish(line)
@@ -178,10 +189,42 @@ impl Trace {
     }
 }
 
+/// The text of a file, unpacked if it begins as xz files do.
+fn unpacked(path: &Path) -> Result<String, TraceError> {
+    const XZ: [u8; 6] = [0xfd, b'7', b'z', b'X', b'Z', 0];
+    let unreadable = |error: std::io::Error| TraceError::Unreadable { error: error.to_string() };
+    let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
+    let packed = file.fill_buf().map_err(unreadable)?.starts_with(&XZ);
+    let mut bytes = Vec::new();
+    let read = if packed {
+        lzma_rust2::XzReader::new(file, true).take(MAX_TEXT + 1).read_to_end(&mut bytes)
+    } else {
+        file.take(MAX_TEXT + 1).read_to_end(&mut bytes)
+    };
+    let line = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
+    match read {
+        Ok(size) if size as u64 > MAX_TEXT => {
+            return Err(TraceError::Unreadable { error: format!("more than {MAX_TEXT} bytes") });
+        }
+        Ok(_) => {}
+        Err(error) if packed => {
+            let problem = format!("the compressed data are cut off or damaged here ({error})");
+            return Err(TraceError::Line { line: line(&bytes), problem });
+        }
+        Err(error) => return Err(unreadable(error)),
+    }
+    String::from_utf8(bytes).map_err(|error| TraceError::Line {
+        line: line(&error.as_bytes()[..error.utf8_error().valid_up_to()]),
+        problem: "not a text in UTF-8".to_owned(),
+    })
+}
+
 struct Parser {
     kernel: Option<Kernel>,
     has_iommu_line: bool,
     ended: bool,
+    file_names: HashMap<String, FileName>,
+    poked: usize,
     trace: Trace,
 }
 
@@ -204,11 +247,18 @@ impl Parser {
             texts: Vec::new(),
             bytes: Vec::new(),
         };
-        Self { kernel: None, has_iommu_line: false, ended: false, trace }
+        Self {
+            kernel: None,
+            has_iommu_line: false,
+            ended: false,
+            file_names: HashMap::new(),
+            poked: 0,
+            trace,
+        }
     }
 
     fn line(&mut self, number: usize, content: &str) -> Result<(), String> {
-        if self.ended && !content.is_empty() {
+        if self.ended {
             return Err("a line follows \"# end\"".to_owned());
         }
         if let Some(comment) = content.strip_prefix('#') {
@@ -246,8 +296,12 @@ impl Parser {
     }
 
     fn comment(&mut self, comment: &str) -> Result<(), String> {
-        let mut words = Words(comment.split_ascii_whitespace());
-        match words.0.next() {
+        let mut words = Words::new(comment);
+        let word = words.next();
+        if word != Some("end") && !self.trace.calls.is_empty() {
+            return Err("a line of the header stands behind a call".to_owned());
+        }
+        match word {
             Some("memory") => self.memory(&mut words),
             Some("kernel") => {
                 let kernel: Kernel = words
@@ -255,14 +309,14 @@ impl Parser {
                     .parse()
                     .map_err(|error| format!("{error}"))?;
                 self.kernel = Some(kernel);
-                Ok(())
+                words.end()
             }
             Some("iommu") => self.iommu(&mut words),
             Some("group") => self.group(&mut words),
             Some(word) if word.starts_with("0x") => self.region(comment.trim_start()),
             Some("end") => {
                 self.ended = true;
-                Ok(())
+                words.end()
             }
             _ => Err(format!("unknown header line \"#{comment}\"")),
         }
@@ -276,11 +330,22 @@ impl Parser {
         };
         let range = VaddrRange::from_size(Vaddr(words.hex()?), words.hex()?);
         let range = range.map_err(|error| format!("memory: {error}"))?;
+        if !range.is_aligned(PageSize::P4K) {
+            return Err(format!("memory {range} does not start and end at page boundaries"));
+        }
         if let Some(area) = self.trace.memory.iter().find(|area| area.range.overlaps(&range)) {
             return Err(format!("memory {range} overlaps memory {}", area.range));
         }
+        let arguments =
+            VaddrRange::from_size(Vaddr(ARGUMENT_END - MAX_ARGUMENT as u64), MAX_ARGUMENT as u64);
+        if arguments.is_ok_and(|arguments| arguments.overlaps(&range)) {
+            return Err(format!("memory {range} is where a replay places ioctl arguments"));
+        }
+        if self.trace.memory.len() == MAX_AREAS {
+            return Err(format!("more than {MAX_AREAS} areas of memory"));
+        }
         self.trace.memory.push(Area { range, writable });
-        Ok(())
+        words.end()
     }
 
     fn iommu(&mut self, words: &mut Words<'_>) -> Result<(), String> {
@@ -292,7 +357,7 @@ impl Parser {
         if kind == "none" {
             return Ok(());
         }
-        let driver = driver(kind)?;
+        let driver = iommu_driver(kind)?;
         words.keyword("aperture")?;
         let (first, last) = (words.hex()?, words.hex()?);
         let aperture =
@@ -301,16 +366,20 @@ impl Parser {
         let page_sizes = PageSizes(words.hex()?);
         let coherent = words.flag("coherent")?;
         let isolated_msi = words.flag("isolated-msi")?;
-        self.trace.host.allow_unsafe_interrupts = match words.0.next() {
+        self.trace.host.allow_unsafe_interrupts = match words.next() {
             None => false,
             Some("allow-unsafe-interrupts") => true,
             Some(word) => return Err(format!("unknown word \"{word}\"")),
         };
-        let widths = vec![Widths { from: Kernel::ALL[0], aperture, page_sizes }];
-        let name = kind.to_owned();
-        let iommu = HostIommu { name, driver, coherent, isolated_msi, widths };
-        self.trace.host.iommus.push(iommu);
-        Ok(())
+        self.trace.host.iommus.push(HostIommu {
+            name: kind.to_owned(),
+            driver,
+            coherent,
+            isolated_msi,
+            widths: Widths { aperture, page_sizes },
+            newer: Vec::new(),
+        });
+        words.end()
     }
 
     fn group(&mut self, words: &mut Words<'_>) -> Result<(), String> {
@@ -320,7 +389,8 @@ impl Parser {
         let number = words.word("the group's number")?.strip_suffix(':');
         let number = number.and_then(|number| number.parse().ok());
         let number: u32 = number.ok_or("a group starts with \"# group NUMBER:\"")?;
-        let devices: Vec<HostDevice> = words.0.by_ref().map(recorded_device).collect();
+        let devices: Vec<HostDevice> =
+            std::iter::from_fn(|| words.next()).map(recorded_device).collect();
         let first = devices.first().ok_or("the group has no device")?;
         let kind = match self.trace.host.iommus.first() {
             _ if is_uuid(&first.name) => HostGroupKind::Emulated,
@@ -330,6 +400,11 @@ impl Parser {
         let known = |device: &HostDevice| self.trace.host.device(&device.name).is_some();
         if let Some(twice) = devices.iter().find(|device| known(device)) {
             return Err(format!("device {} is in two groups", twice.name));
+        }
+        let mut names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("device {} is named twice", twice[0]));
         }
         if self.trace.host.groups.iter().any(|group| group.number == number) {
             return Err(format!("group {number} is described twice"));
@@ -355,11 +430,19 @@ impl Parser {
             Some((call, answer)) => (call, Some(answer)),
             None => (content, None),
         };
-        let mut words = Words(call.split_ascii_whitespace());
+        let mut words = Words::new(call);
         let name = words.word("a call")?;
         if name == "poke" {
-            let call = Call::Poke(Vaddr(words.hex()?), words.length()?, words.byte()?);
+            let (at, length) = (Vaddr(words.hex()?), words.length()?);
+            self.poked += length;
+            if self.poked > MAX_POKED {
+                return Err(format!("the recording pokes more than {MAX_POKED:#x} bytes"));
+            }
+            let call = Call::Poke(at, length, words.byte()?);
             words.end()?;
+            if answer.is_some() {
+                return Err("poke has no answer".to_owned());
+            }
             return Ok((call, Answer { value: 0, errno: 0 }));
         }
         let answer = answer.ok_or("no \"=>\", and so no answer")?;
@@ -393,10 +476,10 @@ impl Parser {
 
     fn ioctl(&mut self, words: &mut Words<'_>, answer: &str) -> Result<(Call, Answer), String> {
         let (file, command) = (self.file(words)?, words.command()?);
-        let before = self.hex_bytes(words.0.next().unwrap_or_default())?;
-        let mut results = Words(answer.split_ascii_whitespace());
+        let before = self.hex_bytes(words.next().unwrap_or_default())?;
+        let mut results = Words::new(answer);
         let answer = results.answer()?;
-        let after = self.hex_bytes(results.0.next().unwrap_or_default())?;
+        let after = self.hex_bytes(results.next().unwrap_or_default())?;
         results.end()?;
         if before.len() != after.len() {
             let (before, after) = (before.len(), after.len());
@@ -425,12 +508,13 @@ impl Parser {
 
     fn file(&mut self, words: &mut Words<'_>) -> Result<FileName, String> {
         let name = words.word("the name of a file")?;
-        let files = &mut self.trace.files;
-        let known = files.iter().position(|file| file == name);
-        Ok(known.unwrap_or_else(|| {
-            files.push(name.to_owned());
-            files.len() - 1
-        }))
+        if let Some(known) = self.file_names.get(name) {
+            return Ok(*known);
+        }
+        let file = self.trace.files.len();
+        self.file_names.insert(name.to_owned(), file);
+        self.trace.files.push(name.to_owned());
+        Ok(file)
     }
 
     fn word(&mut self, words: &mut Words<'_>, what: &str) -> Result<TextRef, String> {
@@ -459,115 +543,6 @@ impl Parser {
     }
 }
 
-/// The longest ioctl argument, in bytes.
-pub(crate) const MAX_ARGUMENT: usize = 0x10000;
-
-/// The most memory that one poke or peek may touch, in bytes.
-const MAX_POKE: u64 = 1 << 28;
-
-/// The value of a hexadecimal digit.
-fn digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
-    }
-}
-
-/// The words of a line that are still to be read.
-struct Words<'a>(std::str::SplitAsciiWhitespace<'a>);
-
-impl<'a> Words<'a> {
-    fn word(&mut self, what: &str) -> Result<&'a str, String> {
-        self.0.next().ok_or_else(|| format!("{what} is missing"))
-    }
-
-    fn keyword(&mut self, keyword: &str) -> Result<(), String> {
-        match self.word(keyword)? {
-            word if word == keyword => Ok(()),
-            word => Err(format!("expected \"{keyword}\", found \"{word}\"")),
-        }
-    }
-
-    /// A hexadecimal number. `memlock` writes its number with `0x`.
-    fn hex(&mut self) -> Result<u64, String> {
-        let word = self.word("a number")?;
-        let digits = word.strip_prefix("0x").unwrap_or(word);
-        let valid = !digits.is_empty() && digits.bytes().all(|byte| digit(byte).is_some());
-        let number = if valid { u64::from_str_radix(digits, 16).ok() } else { None };
-        number.ok_or_else(|| format!("\"{word}\" is not a hexadecimal number of 64 bits"))
-    }
-
-    fn command(&mut self) -> Result<u32, String> {
-        let command = self.hex()?;
-        u32::try_from(command).map_err(|_| format!("command {command:#x} has more than 32 bits"))
-    }
-
-    fn byte(&mut self) -> Result<u8, String> {
-        let byte = self.hex()?;
-        u8::try_from(byte).map_err(|_| format!("{byte:#x} is not a byte"))
-    }
-
-    fn length(&mut self) -> Result<usize, String> {
-        let length = self.hex()?;
-        let fits = usize::try_from(length).ok().filter(|_| length <= MAX_POKE);
-        fits.ok_or_else(|| format!("{length:#x} bytes are more than the {MAX_POKE:#x} supported"))
-    }
-
-    fn flag(&mut self, keyword: &str) -> Result<bool, String> {
-        self.keyword(keyword)?;
-        match self.word("0 or 1")? {
-            "0" => Ok(false),
-            "1" => Ok(true),
-            word => Err(format!("{keyword} is 0 or 1, not \"{word}\"")),
-        }
-    }
-
-    /// A decimal value, and an errno unless the call has none.
-    fn answer(&mut self) -> Result<Answer, String> {
-        let word = self.word("the return value")?;
-        let value = word.parse().map_err(|_| format!("\"{word}\" is not a return value"))?;
-        let errno = match self.0.next() {
-            None => 0,
-            Some(word) => word.parse().map_err(|_| format!("\"{word}\" is not an errno"))?,
-        };
-        Ok(Answer { value, errno })
-    }
-
-    fn end(&mut self) -> Result<(), String> {
-        match self.0.next() {
-            None => Ok(()),
-            Some(word) => Err(format!("unexpected \"{word}\"")),
-        }
-    }
-}
-
-fn plain_answer(answer: &str) -> Result<Answer, String> {
-    let mut words = Words(answer.split_ascii_whitespace());
-    let answer = words.answer()?;
-    words.end()?;
-    Ok(answer)
-}
-
-/// The IOMMU drivers by the names that recordings use.
-pub(crate) fn driver(kind: &str) -> Result<IommuDriver, String> {
-    Ok(match kind {
-        "vtd" => IommuDriver::IntelVtd,
-        "amd" => IommuDriver::AmdVi,
-        "smmuv3" => IommuDriver::SmmuV3,
-        "smmuv2" => IommuDriver::SmmuV2,
-        "virtio" => IommuDriver::Virtio,
-        "s390" => IommuDriver::Other("s390"),
-        "dart" => IommuDriver::Other("Apple DART"),
-        "riscv" => IommuDriver::Other("RISC-V IOMMU"),
-        _ => {
-            let known = "vtd, amd, smmuv3, smmuv2, virtio, s390, dart, riscv, none";
-            return Err(format!("unknown IOMMU \"{kind}\"; known are {known}"));
-        }
-    })
-}
-
 fn recorded_device(name: &str) -> HostDevice {
     HostDevice {
         name: name.to_owned(),
@@ -575,12 +550,6 @@ fn recorded_device(name: &str) -> HostDevice {
         binding: Binding::Vfio,
         regions: Vec::new(),
     }
-}
-
-/// Whether a device name is a UUID, as emulated devices have.
-pub(crate) fn is_uuid(name: &str) -> bool {
-    let lengths = name.split('-').map(str::len);
-    lengths.eq([8, 4, 4, 4, 12]) && name.bytes().all(|byte| byte == b'-' || digit(byte).is_some())
 }
 
 #[cfg(test)]

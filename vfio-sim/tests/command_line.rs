@@ -90,7 +90,11 @@ fn check_speaks_json() {
 fn devices_asked_for_must_be_assignable() {
     let output = run(&["check", "igd", "0+4K", "--devices", "0000:00:04.0"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stdout(&output).contains("the firmware keeps using"), "{}", stdout(&output));
+    assert!(
+        stdout(&output).contains("the firmware does DMA to the direct region"),
+        "{}",
+        stdout(&output)
+    );
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn recordings_that_cannot_be_read_are_placed() {
     let cut = trace("cut.trace", format!("{header}container c => 0 0\n").as_bytes());
     bad_input(&["replay", cut.to_str().unwrap()], "line 4: cut off");
     let half = trace("half.trace", format!("{header}ioctl c 3b70 10").as_bytes());
-    bad_input(&["replay", half.to_str().unwrap()], "line 4: no \"=>\"");
+    bad_input(&["replay", half.to_str().unwrap()], "line 4: cut off");
     let xz = include_bytes!("../../tests/traces/7.2-vtd48-edges.trace.xz");
     let cut = trace("cut.trace.xz", &xz[..xz.len() / 2]);
     bad_input(&["replay", cut.to_str().unwrap()], "cut.trace.xz: cannot read");

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The process of a recording, on the emulator: its memory, its files, its calls.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use vfio_type1::abi::GroupReply;
+use vfio_type1::{
+    Container, Errno, FdTarget, GroupId, Memory as _, ModelMemory, OpenDevice, OpenGroup, Process,
+    Vaddr, VaddrRange, Vfio,
+};
+
+use crate::trace::{ARGUMENT_END, Call, FileName, MAX_ARGUMENT, TextRef, Trace};
+
+/// The recording process: its memory and its open files.
+pub(crate) struct Machine<'a> {
+    trace: &'a Trace,
+    vfio: Vfio,
+    memory: Arc<ModelMemory>,
+    process: Arc<Process>,
+    files: Vec<File>,
+    /// The ioctl argument after the last call, or what was read.
+    pub(crate) after: Vec<u8>,
+}
+
+enum File {
+    Closed,
+    Container(Container),
+    Group(OpenGroup),
+    Device(#[expect(dead_code, reason = "open for as long as it is held")] OpenDevice),
+}
+
+/// What the emulator answered: a value, or an errno and the rule behind it.
+pub(crate) type CallResult = Result<i64, Refused>;
+
+pub(crate) struct Refused {
+    pub(crate) errno: Errno,
+    pub(crate) rule: Box<dyn Display>,
+}
+
+impl Refused {
+    fn new(errno: Errno, rule: impl Display + 'static) -> Self {
+        Self { errno, rule: Box::new(rule) }
+    }
+}
+
+impl<'a> Machine<'a> {
+    pub(crate) fn new(trace: &'a Trace, vfio: Vfio) -> Self {
+        let memory = Arc::new(ModelMemory::new());
+        // The parser has checked that the areas are apart.
+        for area in &trace.memory {
+            let _ = memory.add(area.range, area.writable);
+        }
+        let size = MAX_ARGUMENT as u64;
+        if let Ok(range) = VaddrRange::from_size(Vaddr(ARGUMENT_END - size), size) {
+            let _ = memory.add(range, true);
+        }
+        let process = Process::new(Arc::clone(&memory) as Arc<_>);
+        let files = trace.files.iter().map(|_| File::Closed).collect();
+        Self { trace, vfio, memory, process, files, after: Vec::new() }
+    }
+
+    /// Makes a call, and keeps what it left behind in [`Self::after`].
+    pub(crate) fn call(&mut self, call: &Call) -> CallResult {
+        self.after.clear();
+        match call {
+            Call::OpenContainer(file) => {
+                self.files[*file] = File::Container(self.vfio.open_container());
+                Ok(0)
+            }
+            Call::OpenGroup(file, device) => self.open_group(*file, *device),
+            Call::OpenDevice(file, group, name) => self.open_device(*file, *group, *name),
+            Call::SetContainer(group, container) => self.set_container(*group, *container),
+            Call::Ioctl(file, command, before, _) => {
+                self.ioctl(*file, *command, self.trace.bytes(before))
+            }
+            Call::IoctlValue(file, command, value) => self.ioctl_value(*file, *command, *value),
+            Call::Poke(at, length, byte) => {
+                let bytes = vec![*byte; *length];
+                self.memory
+                    .poke(*at, &bytes)
+                    .map(|()| 0)
+                    .map_err(|f| Refused::new(Errno::EFAULT, f))
+            }
+            Call::Peek(at, length, _) => {
+                self.after.resize(*length, 0);
+                let read = self.memory.read(*at, &mut self.after);
+                read.map(|()| 0).map_err(|fault| Refused::new(Errno::EFAULT, fault))
+            }
+            Call::Sysfs(device, _) => self.sysfs(*device),
+            Call::Close(file) => self.close(*file),
+            Call::DropIpcLock => {
+                self.process.set_cap_ipc_lock(false);
+                Ok(0)
+            }
+            Call::SetMemlock(bytes) => {
+                self.process.set_memlock(*bytes);
+                Ok(0)
+            }
+        }
+    }
+
+    fn open_group(&mut self, file: FileName, device: TextRef) -> CallResult {
+        let name = self.trace.text(device);
+        let name = name.strip_prefix("noiommu:").unwrap_or(name);
+        // Of a device without a group there is no node to open.
+        let group = self.vfio.group_of(name).unwrap_or(GroupId::Numbered(u32::MAX));
+        let opened = self.vfio.open_group(group, &self.process);
+        self.files[file] = File::Group(opened.map_err(|e| Refused::new(e.errno(), e))?);
+        Ok(0)
+    }
+
+    fn open_device(&mut self, file: FileName, group: FileName, name: TextRef) -> CallResult {
+        let File::Group(group) = &self.files[group] else {
+            return Err(bad_fd());
+        };
+        let opened = group.open_device(self.trace.text(name), &self.process);
+        self.files[file] = File::Device(opened.map_err(|e| Refused::new(e.errno(), e))?);
+        Ok(0)
+    }
+
+    fn set_container(&self, group: FileName, container: FileName) -> CallResult {
+        let File::Group(group) = &self.files[group] else {
+            return Err(bad_fd());
+        };
+        let target = match &self.files[container] {
+            File::Container(container) => FdTarget::Container(container.clone()),
+            File::Closed => FdTarget::Closed,
+            File::Group(_) | File::Device(_) => FdTarget::Other,
+        };
+        group
+            .set_container_fd(i32::try_from(container).unwrap_or(0), target, &self.process)
+            .map(|()| 0)
+            .map_err(|error| Refused::new(error.errno(), error))
+    }
+
+    /// The argument's bytes are placed so that they end where memory ends.
+    fn ioctl(&mut self, file: FileName, command: u32, before: &[u8]) -> CallResult {
+        let arg = ARGUMENT_END - before.len() as u64;
+        let placed = self.memory.write(Vaddr(arg), before);
+        placed.map_err(|fault| Refused::new(Errno::EFAULT, fault))?;
+        let result = self.ioctl_value(file, command, arg);
+        self.after.resize(before.len(), 0);
+        let read = self.memory.read(Vaddr(arg), &mut self.after);
+        read.map_err(|fault| Refused::new(Errno::EFAULT, fault))?;
+        result
+    }
+
+    fn ioctl_value(&self, file: FileName, command: u32, arg: u64) -> CallResult {
+        match &self.files[file] {
+            File::Container(container) => container
+                .ioctl(&self.process, command, arg)
+                .map(i64::from)
+                .map_err(|error| Refused::new(error.errno(), error)),
+            File::Group(group) => group
+                .ioctl(&self.process, command, arg, |_| FdTarget::Closed)
+                .map(|reply| match reply {
+                    GroupReply::Value(value) => i64::from(value),
+                    GroupReply::Device(_) => 0,
+                })
+                .map_err(|error| Refused::new(error.errno(), error)),
+            File::Device(_) => Err(Refused::new(Errno::ENOTTY, "devices have no ioctls here")),
+            File::Closed => Err(bad_fd()),
+        }
+    }
+
+    fn sysfs(&mut self, device: TextRef) -> CallResult {
+        let name = self.trace.text(device);
+        let text = self.vfio.group_of(name).and_then(|group| self.vfio.reserved_regions(group));
+        let text = text.ok_or_else(|| Refused::new(Errno::ENOENT, "no such device"))?;
+        self.after.extend(text.trim().bytes());
+        Ok(0)
+    }
+
+    fn close(&mut self, file: FileName) -> CallResult {
+        if matches!(self.files[file], File::Closed) {
+            return Err(bad_fd());
+        }
+        self.files[file] = File::Closed;
+        Ok(0)
+    }
+}
+
+fn bad_fd() -> Refused {
+    Refused::new(Errno::EBADF, "the file is not open, or not a file of the right kind")
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Names of devices and IOMMU drivers, as recordings and host files write them.
+
+use vfio_type1::IommuDriver;
+
+/// The IOMMU drivers by the names that recordings and host files use.
+pub(crate) fn iommu_driver(kind: &str) -> Result<IommuDriver, String> {
+    Ok(match kind {
+        "vtd" => IommuDriver::IntelVtd,
+        "amd" => IommuDriver::AmdVi,
+        "smmuv3" => IommuDriver::SmmuV3,
+        "smmuv2" => IommuDriver::SmmuV2,
+        "virtio" => IommuDriver::Virtio,
+        "s390" => IommuDriver::Other("s390"),
+        "dart" => IommuDriver::Other("Apple DART"),
+        "riscv" => IommuDriver::Other("RISC-V IOMMU"),
+        _ => {
+            let known = "vtd, amd, smmuv3, smmuv2, virtio, s390, dart, riscv";
+            return Err(format!("unknown IOMMU \"{kind}\"; known are {known}"));
+        }
+    })
+}
+
+/// Whether a device name is a UUID, as emulated devices have.
+pub(crate) fn is_uuid(name: &str) -> bool {
+    let lengths = name.split('-').map(str::len);
+    lengths.eq([8, 4, 4, 4, 12])
+        && name.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+}
+
+/// Whether a name is `DOMAIN:BUS:DEVICE.FUNCTION` as Linux prints it.
+pub(crate) fn is_pci_address(name: &str) -> bool {
+    let hex = |digits: &str, count: usize| {
+        let lower = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        digits.len() >= count && digits.chars().all(lower)
+    };
+    let parts: Vec<&str> = name.split([':', '.']).collect();
+    let [domain, bus, device, function] = parts[..] else {
+        return false;
+    };
+    let shape = name.matches(':').count() == 2 && name.rfind(':') < name.find('.');
+    let device_fits = u8::from_str_radix(device, 16).is_ok_and(|number| number < 32);
+    shape
+        && hex(domain, 4)
+        && domain.len() <= 8
+        && hex(bus, 2)
+        && bus.len() == 2
+        && hex(device, 2)
+        && device_fits
+        && matches!(function, "0" | "1" | "2" | "3" | "4" | "5" | "6" | "7")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pci_addresses() {
+        for good in ["0000:00:03.0", "10000:e1:1f.7", "0000:ff:00.0"] {
+            assert!(is_pci_address(good), "{good}");
+        }
+        for bad in ["", "00:03.0", "0000:00:20.0", "0000:00:03.8", "0000.00.03.0", "0000:00:3.0"] {
+            assert!(!is_pci_address(bad), "{bad}");
+        }
+    }
+}
