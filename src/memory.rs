@@ -92,6 +92,7 @@ pub trait Memory: Send + Sync {
 }
 
 const PAGE: u64 = 4096;
+const PAGE_BYTES: usize = 4096;
 
 /// Memory made of stated ranges: some read-write, some read-only, nothing elsewhere.
 ///
@@ -105,7 +106,7 @@ pub struct ModelMemory {
 struct State {
     /// By first address; disjoint.
     areas: BTreeMap<Vaddr, Area>,
-    contents: HashMap<u64, Box<[u8]>>,
+    contents: HashMap<u64, Box<[u8; PAGE_BYTES]>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +185,7 @@ impl State {
         at: Vaddr,
         length: usize,
         access: Access,
-        mut piece: impl FnMut(&mut HashMap<u64, Box<[u8]>>, u64, usize, usize),
+        mut piece: impl FnMut(&mut HashMap<u64, Box<[u8; PAGE_BYTES]>>, u64, usize, usize),
     ) -> Result<(), Fault> {
         let mut done = 0;
         while done < length {
@@ -219,8 +220,8 @@ impl State {
     }
 }
 
-fn zero_page() -> Box<[u8]> {
-    vec![0; PAGE as usize].into_boxed_slice()
+fn zero_page() -> Box<[u8; PAGE_BYTES]> {
+    Box::new([0; PAGE_BYTES])
 }
 
 fn offset(address: u64) -> usize {

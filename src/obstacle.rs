@@ -149,8 +149,8 @@ impl Type1 {
         if !self.iova_list.is_empty() {
             return self.iova_list.ranges().to_vec();
         }
-        let apertures = self.domains.iter().map(|domain| domain.iommu.aperture());
-        let shared = apertures.fold(Some(IovaRange::full()), |all, one| all?.intersection(&one));
+        let mut apertures = self.domains.iter().map(|domain| domain.iommu.aperture());
+        let shared = apertures.try_fold(IovaRange::full(), |all, one| all.intersection(&one));
         shared.into_iter().collect()
     }
 

@@ -3,6 +3,8 @@
 //! 7). The recordings hold it to that call by call; here every `argsz` and every flag is swept,
 //! with canaries, and against the typed door.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
+
 mod common;
 
 use std::sync::Arc;

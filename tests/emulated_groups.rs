@@ -2,6 +2,8 @@
 //! Promise: drivers of emulated (mdev) devices can pin, unpin and copy as in the kernel, and are
 //! told before their pages go (spec 7.6).
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Promise: the valid list shrinks and grows with the container's groups as the kernel's does.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
+
 mod common;
 
 use common::{Rig, group, msi, range, vtd};

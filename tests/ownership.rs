@@ -2,6 +2,8 @@
 //! Promise: who may use a group is decided as in the kernel: viability, firmware-owned memory, MSI
 //! isolation, noiommu (spec 2, 3.9, 7.5).
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
+
 mod common;
 
 use std::sync::Arc;

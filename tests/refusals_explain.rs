@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Promise: a refusal names the rule, the region, whose device it is, and what would fit.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
+
 mod common;
 
 use common::{RAM, ROM, Rig, device_name, group, msi, vtd};

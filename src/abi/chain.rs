@@ -36,7 +36,7 @@ pub(super) fn write_info(
             // The capabilities go first: if they cannot be written, the header stays as it was.
             let at = behind(arg, info::SIZE);
             memory.write(at, &chain.bytes).map_err(ArgumentError::Fault)?;
-            header.cap_offset = info::SIZE as u32;
+            header.cap_offset = info::CAP_OFFSET;
         }
     }
     let written = header_size(given as usize, behaviours.info_chain);

@@ -75,6 +75,8 @@ pub(super) mod info {
     /// Up to the end of `cap_offset`: what kernels before 6.6 know of the structure.
     pub(crate) const WITHOUT_PAD: usize = 20;
     pub(crate) const SIZE: usize = 24;
+    /// Capabilities follow the structure.
+    pub(crate) const CAP_OFFSET: u32 = 24;
     pub(crate) const FLAG_PGSIZES: u32 = 1;
     pub(crate) const FLAG_CAPS: u32 = 2;
 }

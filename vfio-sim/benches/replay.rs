@@ -4,6 +4,8 @@
 //! Read `thrpt`: calls a second on one core. `replay` is the emulator with the comparison of every
 //! answer; `parse and replay` adds reading the text, unpacked.
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot find its data should stop")]
+
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -137,12 +137,12 @@ impl<'a> Selection<'a> {
             Binding::Vfio | Binding::Unbound | Binding::NoDma => None,
         });
         let not_given = self.asked_for.iter().find(|device| device.binding != Binding::Vfio);
-        let bound = |group: &&HostGroup| group.devices.iter().any(|d| d.binding == Binding::Vfio);
+        let bound = |group: &HostGroup| group.devices.iter().any(|d| d.binding == Binding::Vfio);
         owned
             .or(not_given.map(|device| {
                 format!("{} is not bound to a VFIO driver; bind it to vfio-pci", device.name)
             }))
-            .or((!self.groups.iter().all(|group| bound(&group)))
+            .or((!self.groups.iter().all(|group| bound(group)))
                 .then(|| "no device is bound to a VFIO driver; bind one to vfio-pci".to_owned()))
     }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Promise: the tool's exit statuses, its one-line errors, and its JSON.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Promise: the hosts that are known by name have the regions and valid ranges of the recorded ones.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
+
 use std::path::Path;
 
 use vfio_sim::hosts;

@@ -4,6 +4,8 @@
 //! `tests/traces` holds recordings of Debian 5.10, 6.1, 6.12 and 7.2 and of a 7.3 kernel on VT-d,
 //! AMD-Vi, SMMUv3, virtio-iommu, with emulated groups, and without an IOMMU.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
+
 use std::path::{Path, PathBuf};
 
 use vfio_sim::replay::replay;
