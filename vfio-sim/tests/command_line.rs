@@ -141,9 +141,15 @@ fn recordings_that_cannot_be_read_are_placed() {
     bad_input(&["replay", half.to_str().unwrap()], "line 4: cut off");
     let xz = include_bytes!("../../tests/traces/7.2-vtd48-edges.trace.xz");
     let cut = trace("cut.trace.xz", &xz[..xz.len() / 2]);
-    bad_input(&["replay", cut.to_str().unwrap()], "cut.trace.xz: cannot read");
+    bad_input(
+        &["replay", cut.to_str().unwrap()],
+        "line 1: the compressed data are cut off or damaged",
+    );
     let fake = trace("fake.trace.xz", b"container c => 0 0\n");
-    bad_input(&["replay", fake.to_str().unwrap()], "fake.trace.xz: cannot read");
+    bad_input(
+        &["replay", fake.to_str().unwrap()],
+        "fake.trace.xz: line 1: a call stands before the header",
+    );
 }
 
 #[test]
