@@ -12,43 +12,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::addr::Iova;
 use crate::attach::AttachError;
+use crate::callback::{Callbacks, UnmapCallback, Unpinner};
+use crate::claim::{AddGroupError, check_claim};
 use crate::dirty::{DirtyError, DirtyPages};
 use crate::errno::Errno;
+use crate::extension::{self, advertises};
 use crate::host::{Group, GroupId};
 use crate::info::Info;
-use crate::kernel::{DirectRegions, Kernel, Ownership};
+use crate::kernel::Kernel;
 use crate::map::{MapDma, MapError};
 use crate::mapping::MappingInfo;
 use crate::process::Process;
 use crate::range::IovaRange;
-use crate::reserved::ReservedRegion;
 use crate::type1::{NoType1, Type1, Type1Version};
 use crate::unmap::{UnmapDma, UnmapError, Unmapped};
 use crate::vfio::Shared;
 
-/// What an emulated device is called with before its pages are unmapped: the whole mapping.
-pub(crate) type UnmapCallback = Arc<dyn Fn(&Unpinner<'_>, IovaRange) + Send + Sync>;
-
 /// How often an emulated device may be told again to unpin one mapping (spec 6.2).
 const MAX_RETRIES: u32 = 10;
-
-/// Extensions and IOMMU types: the arguments of CHECK_EXTENSION and SET_IOMMU.
-pub mod extension {
-    /// Type1, version 1 (`VFIO_TYPE1_IOMMU`).
-    pub const TYPE1: u64 = 1;
-    /// Type1, version 2 (`VFIO_TYPE1v2_IOMMU`).
-    pub const TYPE1V2: u64 = 3;
-    /// All domains enforce cache coherency (`VFIO_DMA_CC_IOMMU`).
-    pub const DMA_CC: u64 = 4;
-    /// Type1 with nested domains (`VFIO_TYPE1_NESTING_IOMMU`), up to 6.12.
-    pub const NESTING: u64 = 6;
-    /// No IOMMU (`VFIO_NOIOMMU_IOMMU`).
-    pub const NOIOMMU: u64 = 8;
-    /// UNMAP knows flag ALL (`VFIO_UNMAP_ALL`), from 5.12.
-    pub const UNMAP_ALL: u64 = 9;
-    /// MAP and UNMAP know flag VADDR (`VFIO_UPDATE_VADDR`), from 5.12.
-    pub const UPDATE_VADDR: u64 = 10;
-}
 
 /// An open container. A clone is what `dup` makes: another descriptor of the same container.
 ///
@@ -69,9 +50,7 @@ struct State {
     /// In the order in which they were added.
     groups: Vec<Arc<Group>>,
     driver: Driver,
-    /// Of open emulated devices, by a number that unregisters them.
-    callbacks: Vec<(u64, UnmapCallback)>,
-    callbacks_made: u64,
+    callbacks: Callbacks,
 }
 
 enum Driver {
@@ -128,70 +107,10 @@ impl SetIommuError {
     }
 }
 
-/// Why a container does not take a group; see [`crate::SetContainerError`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddGroupError {
-    /// The container's groups are of the other kind. EPERM.
-    #[error("groups with and without an IOMMU cannot share a container; use another one")]
-    MixedKinds,
-    /// A device of the group belongs to a kernel driver (from 5.19). EPERM.
-    #[error(
-        "{device} of group {group} is bound to the kernel driver {driver}; \
-         bind every device of the group to vfio-pci, or to none"
-    )]
-    KernelOwned {
-        /// The group.
-        group: GroupId,
-        /// The device.
-        device: String,
-        /// Its driver.
-        driver: String,
-    },
-    /// The firmware keeps using memory by DMA of a device of the group. EINVAL from 6.6, EPERM
-    /// on VT-d from 5.19 to 6.5.
-    #[error(
-        "the firmware does DMA to the {region} through {device}, so the kernel keeps group {group} \
-         for itself; look for a firmware setting that ends it, or use another device"
-    )]
-    DirectRegion {
-        /// The group.
-        group: GroupId,
-        /// The device.
-        device: String,
-        /// The region.
-        region: ReservedRegion,
-        /// The kernel's errno.
-        errno: Errno,
-    },
-    /// The container has a driver, and the group cannot be attached to it.
-    #[error("group {group} cannot be attached: {error}")]
-    Attach {
-        /// The group.
-        group: GroupId,
-        /// Why.
-        error: AttachError,
-    },
-}
-
-impl AddGroupError {
-    /// What the kernel answers.
-    pub fn errno(&self) -> Errno {
-        match self {
-            Self::MixedKinds | Self::KernelOwned { .. } => Errno::EPERM,
-            Self::DirectRegion { errno, .. } => *errno,
-            Self::Attach { error, .. } => error.errno(),
-        }
-    }
-}
-
 impl Container {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let state = State {
-            groups: Vec::new(),
-            driver: Driver::None,
-            callbacks: Vec::new(),
-            callbacks_made: 0,
-        };
+        let state =
+            State { groups: Vec::new(), driver: Driver::None, callbacks: Callbacks::default() };
         Self { core: Arc::new(Core { shared, state: Mutex::new(state) }) }
     }
 
@@ -295,15 +214,14 @@ impl Container {
                     mapping
                 }
             };
-            let callbacks: Vec<UnmapCallback> =
-                state.callbacks.iter().map(|(_, callback)| Arc::clone(callback)).collect();
+            let callbacks = state.callbacks.all();
             drop(state);
             let rounds = told.filter(|(last, _)| *last == mapping).map_or(0, |(_, rounds)| rounds);
             if rounds > MAX_RETRIES {
                 return Err(UnmapError::StillPinned { mapping, rounds, removed: total });
             }
             told = Some((mapping, rounds + 1));
-            let unpinner = Unpinner { container: &self.core };
+            let unpinner = Unpinner::new(&self.core);
             callbacks.iter().for_each(|callback| callback(&unpinner, mapping));
         }
     }
@@ -359,41 +277,6 @@ impl Container {
     }
 }
 
-/// What type1 answers to CHECK_EXTENSION before it is anyone's driver (spec 1.3).
-fn advertises(kernel: &Kernel, extension: u64) -> bool {
-    match extension {
-        extension::TYPE1 | extension::TYPE1V2 => true,
-        extension::NESTING => kernel.behaviours().nesting,
-        extension::UNMAP_ALL => kernel.behaviours().unmap_all,
-        _ => false,
-    }
-}
-
-impl Type1 {
-    fn extension(&self, extension: u64) -> bool {
-        match extension {
-            extension::DMA_CC => self.is_coherent(),
-            extension::UPDATE_VADDR => self.behaviours().update_vaddr && self.emulated.is_empty(),
-            _ => advertises(self.kernel(), extension),
-        }
-    }
-}
-
-/// What an unmap callback lets go of pages with.
-#[derive(Debug)]
-pub struct Unpinner<'a> {
-    container: &'a Core,
-}
-
-impl Unpinner<'_> {
-    /// Lets go of every page that emulated devices of the container have pinned in `iova`, once
-    /// each (`vfio_unpin_pages`). A page that was pinned more often stays pinned.
-    pub fn unpin(&self, iova: IovaRange) {
-        // Without a driver there are no mappings and so no pins.
-        let _ = self.container.with_type1(|type1| type1.unpin_range(&iova));
-    }
-}
-
 /// What sort of groups a container holds; it never holds both.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -446,7 +329,7 @@ impl Core {
         if state.kind().is_some_and(|kind| kind != Kind::of(group)) {
             return Err(AddGroupError::MixedKinds);
         }
-        self.check_claim(group)?;
+        check_claim(group, self.shared.kernel.behaviours())?;
         if let Driver::Type1(type1) = &mut state.driver {
             type1
                 .attach(group, caller, self.shared.allow_unsafe_interrupts())
@@ -454,40 +337,6 @@ impl Core {
         }
         state.groups.push(Arc::clone(group));
         Ok(())
-    }
-
-    /// The claim of a group's DMA (from 5.19): `iommu_group_claim_dma_owner`.
-    fn check_claim(&self, group: &Group) -> Result<(), AddGroupError> {
-        let behaviours = self.shared.kernel.behaviours();
-        let Some(iommu) = group.iommu() else {
-            return Ok(());
-        };
-        if behaviours.ownership == Ownership::Viability {
-            return Ok(());
-        }
-        if let Some((device, driver)) = group.kernel_owned() {
-            return Err(AddGroupError::KernelOwned {
-                group: group.id,
-                device: device.to_owned(),
-                driver: driver.to_owned(),
-            });
-        }
-        let refused = match behaviours.direct_regions {
-            DirectRegions::RefuseClaim => Some(Errno::EINVAL),
-            DirectRegions::VtdRefusesClaim => {
-                iommu.driver().refuses_direct_regions().then_some(Errno::EPERM)
-            }
-            DirectRegions::VtdRefusesAttach => None,
-        };
-        match (&group.locked_region, refused) {
-            (Some((region, device)), Some(errno)) => Err(AddGroupError::DirectRegion {
-                group: group.id,
-                device: device.clone(),
-                region: *region,
-                errno,
-            }),
-            _ => Ok(()),
-        }
     }
 
     /// Lets a group go; with the last one goes the driver.
@@ -507,19 +356,12 @@ impl Core {
 
     /// Registers an unmap callback and returns its number, which is never 0.
     pub(crate) fn register(&self, callback: UnmapCallback) -> u64 {
-        let mut state = self.lock();
-        state.callbacks_made += 1;
-        let number = state.callbacks_made;
-        state.callbacks.push((number, callback));
-        number
+        self.lock().callbacks.add(callback)
     }
 
     pub(crate) fn unregister(&self, number: u64) {
-        let mut state = self.lock();
-        let at = state.callbacks.iter().position(|(registered, _)| *registered == number);
-        let callback = at.map(|at| state.callbacks.remove(at));
-        // What the callback owns may come back here when it is dropped.
-        drop(state);
+        let callback = self.lock().callbacks.take(number);
+        // The lock is free again: what the callback owns may come back here.
         drop(callback);
     }
 }

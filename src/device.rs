@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::Iova;
-use crate::container::{Core, Unpinner};
+use crate::callback::Unpinner;
+use crate::container::Core;
 use crate::emulated::{DmaRwError, MAX_PIN_PAGES, PinPagesError, Transfer};
 use crate::group::GroupFile;
 use crate::host::{GroupId, GroupKind};

@@ -8,7 +8,8 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::container::{AddGroupError, Container, Core};
+use crate::claim::AddGroupError;
+use crate::container::{Container, Core};
 use crate::device::OpenDevice;
 use crate::errno::Errno;
 use crate::host::{Binding, DeviceDescription, Group, GroupId, GroupKind};

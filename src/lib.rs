@@ -106,8 +106,11 @@ mod map;
 mod unmap;
 
 // The files a program opens.
+mod callback;
+mod claim;
 mod container;
 mod device;
+pub mod extension;
 mod group;
 mod vfio;
 
@@ -116,7 +119,9 @@ pub mod abi;
 pub use addr::{Address, Iova, Vaddr};
 pub use attach::AttachError;
 pub use bitmap::{MAX_BITMAP_BYTES, MAX_BITMAP_PAGES, bitmap_bytes};
-pub use container::{AddGroupError, Container, SetIommuError, Unpinner, extension};
+pub use callback::Unpinner;
+pub use claim::AddGroupError;
+pub use container::{Container, SetIommuError};
 pub use device::OpenDevice;
 pub use dirty::{BitmapError, DirtyError, DirtyPages, UserBitmap};
 pub use domain::{FixedIommu, Iommu, IommuDriver};

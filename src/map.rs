@@ -306,18 +306,7 @@ impl Type1 {
             // These kernels would now map twice and lose track of both: not imitated.
             self.check_free(iova)?;
         }
-        let exempt = caller.cap_ipc_lock();
-        let mut mapping = Mapping {
-            iova,
-            vaddr: request.vaddr.first(),
-            owner: Arc::clone(caller),
-            locked_pages: self.pin_and_enter(caller, request, access, exempt)?,
-            access,
-            exempt,
-            vaddr_invalid: false,
-            iommu_mapped: !self.domains.is_empty(),
-            extra: None,
-        };
+        let mut mapping = self.make_mapping(caller, request, access)?;
         if self.tracking {
             mapping
                 .start_tracking(page)
@@ -327,6 +316,27 @@ impl Type1 {
         self.mappings.insert(mapping);
         self.entries_left = self.entries_left.saturating_sub(1);
         Ok(())
+    }
+
+    /// Pins the memory of a mapping that no rule is against. Nothing is charged yet.
+    fn make_mapping(
+        &self,
+        caller: &Arc<Process>,
+        request: &Request,
+        access: Access,
+    ) -> Result<Mapping, MapError> {
+        let exempt = caller.cap_ipc_lock();
+        Ok(Mapping {
+            iova: request.iova,
+            vaddr: request.vaddr.first(),
+            owner: Arc::clone(caller),
+            locked_pages: self.pin_and_enter(caller, request, access, exempt)?,
+            access,
+            exempt,
+            vaddr_invalid: false,
+            iommu_mapped: !self.domains.is_empty(),
+            extra: None,
+        })
     }
 
     /// Whether the kernel's search for mappings works in this range.

@@ -237,7 +237,7 @@ fn a_group_answers_and_opens_devices_by_bytes() {
         (reply.map_err(|error| error.errno()), after)
     };
     let (reply, after) = call(command::GROUP_GET_STATUS, &with_argsz(8, 8));
-    assert!(matches!(reply, Ok(GroupReply::Value(0))));
+    assert!(matches!(reply, Ok(GroupReply::Done)));
     assert_eq!(after, [8, 0, 0, 0, 3, 0, 0, 0]);
     let (reply, _) = call(command::GROUP_GET_DEVICE_FD, b"0000:00:01.0\0");
     let Ok(GroupReply::Device(device)) = reply else { panic!("{reply:?}") };

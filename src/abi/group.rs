@@ -12,8 +12,8 @@ use crate::process::Process;
 /// What a group's ioctl returns when it succeeds.
 #[derive(Debug)]
 pub enum GroupReply {
-    /// A number, 0.
-    Value(i32),
+    /// It is done; the ioctl returns 0.
+    Done,
     /// An open device, for which the caller makes a file descriptor.
     Device(OpenDevice),
 }
@@ -86,7 +86,7 @@ impl OpenGroup {
             }
             _ => return Err(GroupIoctlError::UnknownCommand { command }),
         }
-        Ok(GroupReply::Value(0))
+        Ok(GroupReply::Done)
     }
 
     fn ioctl_status(&self, memory: &dyn Memory, arg: u64) -> Result<(), ArgumentError> {

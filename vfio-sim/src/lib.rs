@@ -17,4 +17,3 @@ pub mod report;
 pub mod show;
 mod style;
 pub mod trace;
-mod words;

@@ -10,7 +10,7 @@ use vfio_type1::{
     Vaddr, VaddrRange, Vfio,
 };
 
-use crate::trace::{ARGUMENT_END, Call, FileName, MAX_ARGUMENT, TextRef, Trace};
+use crate::trace::{ARGUMENT_END, Call, FileIndex, MAX_ARGUMENT, TextRef, Trace};
 
 /// The recording process: its memory and its open files.
 pub(crate) struct Machine<'a> {
@@ -100,7 +100,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn open_group(&mut self, file: FileName, device: TextRef) -> CallResult {
+    fn open_group(&mut self, file: FileIndex, device: TextRef) -> CallResult {
         let name = self.trace.text(device);
         let name = name.strip_prefix("noiommu:").unwrap_or(name);
         // Of a device without a group there is no node to open.
@@ -110,7 +110,7 @@ impl<'a> Machine<'a> {
         Ok(0)
     }
 
-    fn open_device(&mut self, file: FileName, group: FileName, name: TextRef) -> CallResult {
+    fn open_device(&mut self, file: FileIndex, group: FileIndex, name: TextRef) -> CallResult {
         let File::Group(group) = &self.files[group] else {
             return Err(bad_fd());
         };
@@ -119,7 +119,7 @@ impl<'a> Machine<'a> {
         Ok(0)
     }
 
-    fn set_container(&self, group: FileName, container: FileName) -> CallResult {
+    fn set_container(&self, group: FileIndex, container: FileIndex) -> CallResult {
         let File::Group(group) = &self.files[group] else {
             return Err(bad_fd());
         };
@@ -135,7 +135,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The argument's bytes are placed so that they end where memory ends.
-    fn ioctl(&mut self, file: FileName, command: u32, before: &[u8]) -> CallResult {
+    fn ioctl(&mut self, file: FileIndex, command: u32, before: &[u8]) -> CallResult {
         let arg = ARGUMENT_END - before.len() as u64;
         let placed = self.memory.write(Vaddr(arg), before);
         placed.map_err(|fault| Refused::new(Errno::EFAULT, fault))?;
@@ -146,7 +146,7 @@ impl<'a> Machine<'a> {
         result
     }
 
-    fn ioctl_value(&self, file: FileName, command: u32, arg: u64) -> CallResult {
+    fn ioctl_value(&self, file: FileIndex, command: u32, arg: u64) -> CallResult {
         match &self.files[file] {
             File::Container(container) => container
                 .ioctl(&self.process, command, arg)
@@ -155,8 +155,7 @@ impl<'a> Machine<'a> {
             File::Group(group) => group
                 .ioctl(&self.process, command, arg, |_| FdTarget::Closed)
                 .map(|reply| match reply {
-                    GroupReply::Value(value) => i64::from(value),
-                    GroupReply::Device(_) => 0,
+                    GroupReply::Done | GroupReply::Device(_) => 0,
                 })
                 .map_err(|error| Refused::new(error.errno(), error)),
             File::Device(_) => Err(Refused::new(Errno::ENOTTY, "devices have no ioctls here")),
@@ -172,7 +171,7 @@ impl<'a> Machine<'a> {
         Ok(0)
     }
 
-    fn close(&mut self, file: FileName) -> CallResult {
+    fn close(&mut self, file: FileIndex) -> CallResult {
         if matches!(self.files[file], File::Closed) {
             return Err(bad_fd());
         }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The words of a recording's line, read one after the other.
 
-use crate::trace::Answer;
+use super::Answer;
 
 /// The most bytes that one poke or peek may touch.
 const MAX_LENGTH: u64 = 1 << 24;
 
 /// The value of a hexadecimal digit.
-pub(crate) fn digit(byte: u8) -> Option<u8> {
+pub(super) fn digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),
@@ -17,22 +17,22 @@ pub(crate) fn digit(byte: u8) -> Option<u8> {
 }
 
 /// The words of a line that are still to be read.
-pub(crate) struct Words<'a>(std::str::SplitAsciiWhitespace<'a>);
+pub(super) struct Words<'a>(std::str::SplitAsciiWhitespace<'a>);
 
 impl<'a> Words<'a> {
-    pub(crate) fn new(line: &'a str) -> Self {
+    pub(super) fn new(line: &'a str) -> Self {
         Self(line.split_ascii_whitespace())
     }
 
-    pub(crate) fn next(&mut self) -> Option<&'a str> {
+    pub(super) fn next(&mut self) -> Option<&'a str> {
         self.0.next()
     }
 
-    pub(crate) fn word(&mut self, what: &str) -> Result<&'a str, String> {
+    pub(super) fn word(&mut self, what: &str) -> Result<&'a str, String> {
         self.0.next().ok_or_else(|| format!("{what} is missing"))
     }
 
-    pub(crate) fn keyword(&mut self, keyword: &str) -> Result<(), String> {
+    pub(super) fn keyword(&mut self, keyword: &str) -> Result<(), String> {
         match self.word(keyword)? {
             word if word == keyword => Ok(()),
             word => Err(format!("expected \"{keyword}\", found \"{word}\"")),
@@ -40,7 +40,7 @@ impl<'a> Words<'a> {
     }
 
     /// A hexadecimal number. `memlock` writes its number with `0x`.
-    pub(crate) fn hex(&mut self) -> Result<u64, String> {
+    pub(super) fn hex(&mut self) -> Result<u64, String> {
         let word = self.word("a number")?;
         let digits = word.strip_prefix("0x").unwrap_or(word);
         let valid = !digits.is_empty() && digits.bytes().all(|byte| digit(byte).is_some());
@@ -48,23 +48,23 @@ impl<'a> Words<'a> {
         number.ok_or_else(|| format!("\"{word}\" is not a hexadecimal number of 64 bits"))
     }
 
-    pub(crate) fn command(&mut self) -> Result<u32, String> {
+    pub(super) fn command(&mut self) -> Result<u32, String> {
         let command = self.hex()?;
         u32::try_from(command).map_err(|_| format!("command {command:#x} has more than 32 bits"))
     }
 
-    pub(crate) fn byte(&mut self) -> Result<u8, String> {
+    pub(super) fn byte(&mut self) -> Result<u8, String> {
         let byte = self.hex()?;
         u8::try_from(byte).map_err(|_| format!("{byte:#x} is not a byte"))
     }
 
-    pub(crate) fn length(&mut self) -> Result<usize, String> {
+    pub(super) fn length(&mut self) -> Result<usize, String> {
         let length = self.hex()?;
         let fits = usize::try_from(length).ok().filter(|_| length <= MAX_LENGTH);
         fits.ok_or_else(|| format!("{length:#x} bytes are more than the {MAX_LENGTH:#x} supported"))
     }
 
-    pub(crate) fn flag(&mut self, keyword: &str) -> Result<bool, String> {
+    pub(super) fn flag(&mut self, keyword: &str) -> Result<bool, String> {
         self.keyword(keyword)?;
         match self.word("0 or 1")? {
             "0" => Ok(false),
@@ -74,7 +74,7 @@ impl<'a> Words<'a> {
     }
 
     /// A decimal value, and an errno unless the call has none.
-    pub(crate) fn answer(&mut self) -> Result<Answer, String> {
+    pub(super) fn answer(&mut self) -> Result<Answer, String> {
         let word = self.word("the return value")?;
         let value = word.parse().map_err(|_| format!("\"{word}\" is not a return value"))?;
         let errno = match self.0.next() {
@@ -84,7 +84,7 @@ impl<'a> Words<'a> {
         Ok(Answer { value, errno })
     }
 
-    pub(crate) fn end(&mut self) -> Result<(), String> {
+    pub(super) fn end(&mut self) -> Result<(), String> {
         match self.0.next() {
             None => Ok(()),
             Some(word) => Err(format!("unexpected \"{word}\"")),
@@ -92,7 +92,7 @@ impl<'a> Words<'a> {
     }
 }
 
-pub(crate) fn plain_answer(answer: &str) -> Result<Answer, String> {
+pub(super) fn plain_answer(answer: &str) -> Result<Answer, String> {
     let mut words = Words(answer.split_ascii_whitespace());
     let answer = words.answer()?;
     words.end()?;

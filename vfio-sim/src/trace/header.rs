@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Reads the header of a recording: kernel, memory, IOMMU, groups and their regions.
+
+use vfio_type1::{Binding, Iova, IovaRange, Kernel, PageSize, PageSizes, Vaddr, VaddrRange, sysfs};
+
+use super::parser::Parser;
+use super::words::Words;
+use super::{ARGUMENT_END, Area, MAX_ARGUMENT};
+use crate::host::{HostDevice, HostGroup, HostGroupKind, HostIommu, HostRegion, Widths};
+use crate::names::{iommu_driver, is_uuid};
+
+/// The most areas of memory a recording may describe.
+const MAX_AREAS: usize = 64;
+
+impl Parser {
+    /// Reads a line that begins with `#`.
+    pub(super) fn comment(&mut self, comment: &str) -> Result<(), String> {
+        let mut words = Words::new(comment);
+        let word = words.next();
+        if word != Some("end") && !self.trace.calls.is_empty() {
+            return Err("a line of the header stands behind a call".to_owned());
+        }
+        match word {
+            Some("memory") => self.memory(&mut words),
+            Some("kernel") => {
+                let kernel: Kernel = words
+                    .word("the kernel release")?
+                    .parse()
+                    .map_err(|error| format!("{error}"))?;
+                self.kernel = Some(kernel);
+                words.end()
+            }
+            Some("iommu") => self.iommu(&mut words),
+            Some("group") => self.group(&mut words),
+            Some(word) if word.starts_with("0x") => self.region(comment.trim_start()),
+            Some("end") => {
+                self.ended = true;
+                words.end()
+            }
+            _ => Err(format!("unknown header line \"#{comment}\"")),
+        }
+    }
+
+    fn memory(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        let writable = match words.word("rw or ro")? {
+            "rw" => true,
+            "ro" => false,
+            word => return Err(format!("memory is rw or ro, not \"{word}\"")),
+        };
+        let range = VaddrRange::from_size(Vaddr(words.hex()?), words.hex()?);
+        let range = range.map_err(|error| format!("memory: {error}"))?;
+        if !range.is_aligned(PageSize::P4K) {
+            return Err(format!("memory {range} does not start and end at page boundaries"));
+        }
+        if let Some(area) = self.trace.memory.iter().find(|area| area.range.overlaps(&range)) {
+            return Err(format!("memory {range} overlaps memory {}", area.range));
+        }
+        let arguments =
+            VaddrRange::from_size(Vaddr(ARGUMENT_END - MAX_ARGUMENT as u64), MAX_ARGUMENT as u64);
+        if arguments.is_ok_and(|arguments| arguments.overlaps(&range)) {
+            return Err(format!("memory {range} is where a replay places ioctl arguments"));
+        }
+        if self.trace.memory.len() == MAX_AREAS {
+            return Err(format!("more than {MAX_AREAS} areas of memory"));
+        }
+        self.trace.memory.push(Area { range, writable });
+        words.end()
+    }
+
+    fn iommu(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        if !self.trace.host.groups.is_empty() || self.has_iommu_line {
+            return Err("one \"# iommu\" line stands before the groups".to_owned());
+        }
+        self.has_iommu_line = true;
+        let kind = words.word("the kind of IOMMU")?;
+        if kind == "none" {
+            return Ok(());
+        }
+        let driver = iommu_driver(kind)?;
+        words.keyword("aperture")?;
+        let (first, last) = (words.hex()?, words.hex()?);
+        let aperture =
+            IovaRange::new(Iova(first), Iova(last)).ok_or("the aperture is backwards")?;
+        words.keyword("pgsizes")?;
+        let page_sizes = PageSizes(words.hex()?);
+        let coherent = words.flag("coherent")?;
+        let isolated_msi = words.flag("isolated-msi")?;
+        self.trace.host.allow_unsafe_interrupts = match words.next() {
+            None => false,
+            Some("allow-unsafe-interrupts") => true,
+            Some(word) => return Err(format!("unknown word \"{word}\"")),
+        };
+        self.trace.host.iommus.push(HostIommu {
+            name: kind.to_owned(),
+            driver,
+            coherent,
+            isolated_msi,
+            widths: Widths { aperture, page_sizes },
+            newer: Vec::new(),
+        });
+        words.end()
+    }
+
+    fn group(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        if !self.has_iommu_line {
+            return Err("the \"# iommu\" line must stand before the groups".to_owned());
+        }
+        let number = words.word("the group's number")?.strip_suffix(':');
+        let number = number.and_then(|number| number.parse().ok());
+        let number: u32 = number.ok_or("a group starts with \"# group NUMBER:\"")?;
+        let devices: Vec<HostDevice> =
+            std::iter::from_fn(|| words.next()).map(recorded_device).collect();
+        let first = devices.first().ok_or("the group has no device")?;
+        let kind = match self.trace.host.iommus.first() {
+            _ if is_uuid(&first.name) => HostGroupKind::Emulated,
+            Some(_) => HostGroupKind::Iommu(0),
+            None => HostGroupKind::NoIommu,
+        };
+        let known = |device: &HostDevice| self.trace.host.device(&device.name).is_some();
+        if let Some(twice) = devices.iter().find(|device| known(device)) {
+            return Err(format!("device {} is in two groups", twice.name));
+        }
+        let mut names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("device {} is named twice", twice[0]));
+        }
+        if self.trace.host.groups.iter().any(|group| group.number == number) {
+            return Err(format!("group {number} is described twice"));
+        }
+        self.trace.host.groups.push(HostGroup { number, kind, devices });
+        Ok(())
+    }
+
+    /// A line of sysfs text: a region of the group's merged list. It goes to the group's first
+    /// device, so that the list comes out as it was.
+    fn region(&mut self, line: &str) -> Result<(), String> {
+        let regions = sysfs::parse(&format!("{line}\n")).map_err(|error| {
+            format!("region, column {}: expected {}", error.column, error.expected)
+        })?;
+        let group = self.trace.host.groups.last_mut().ok_or("a region stands before any group")?;
+        let device = group.devices.first_mut().ok_or("the group has no device")?;
+        device.regions.extend(regions.into_iter().map(HostRegion::always));
+        Ok(())
+    }
+}
+
+fn recorded_device(name: &str) -> HostDevice {
+    HostDevice {
+        name: name.to_owned(),
+        description: String::new(),
+        binding: Binding::Vfio,
+        regions: Vec::new(),
+    }
+}
