@@ -12,6 +12,7 @@ use crate::container::{Container, SetIommuError};
 use crate::dirty::{DirtyError, DirtyPages, UserBitmap};
 use crate::errno::Errno;
 use crate::map::{MapDma, MapError};
+use crate::memory::Memory;
 use crate::process::Process;
 use crate::type1::NoType1;
 use crate::unmap::{UnmapDma, UnmapError};
@@ -78,32 +79,43 @@ impl Container {
         arg: u64,
     ) -> Result<i32, ContainerIoctlError> {
         match command {
-            command::GET_API_VERSION => return Ok(0),
+            command::GET_API_VERSION => {}
             command::CHECK_EXTENSION => return Ok(i32::from(self.check_extension(arg))),
-            command::SET_IOMMU => return Ok(self.set_iommu(caller, arg).map(|()| 0)?),
-            _ => self.require_type1()?,
-        }
-        match command {
+            command::SET_IOMMU => self.set_iommu(caller, arg)?,
             command::IOMMU_GET_INFO => self.ioctl_info(caller, arg)?,
             command::IOMMU_MAP_DMA => self.ioctl_map(caller, arg)?,
             command::IOMMU_UNMAP_DMA => self.ioctl_unmap(caller, arg)?,
             command::IOMMU_DIRTY_PAGES if self.kernel().behaviours().dirty_tracking => {
                 self.ioctl_dirty(caller, arg)?;
             }
-            _ => return Err(ContainerIoctlError::UnknownCommand { command }),
+            _ => {
+                self.require_type1()?;
+                return Err(ContainerIoctlError::UnknownCommand { command });
+            }
         }
         Ok(0)
     }
 
+    /// A container without a type1 driver does not even look at the argument. To lock it once for a
+    /// good request, that is found out when the request is handed on, or here.
+    fn bad_argument(&self, error: ArgumentError) -> ContainerIoctlError {
+        match self.require_type1() {
+            Ok(()) => error.into(),
+            Err(no_type1) => no_type1.into(),
+        }
+    }
+
     fn ioctl_info(&self, caller: &Process, arg: u64) -> Result<(), ContainerIoctlError> {
         let memory = caller.memory();
-        let request = Bytes::<{ info::MINIMUM }>::read_sized(memory, arg)?;
+        let request = Bytes::<{ info::MINIMUM }>::read_sized(memory, arg)
+            .map_err(|error| self.bad_argument(error))?;
         let answer = self.info()?;
         Ok(write_info(&answer, &request, self.kernel().behaviours(), memory, arg)?)
     }
 
     fn ioctl_map(&self, caller: &Arc<Process>, arg: u64) -> Result<(), ContainerIoctlError> {
-        let request = Bytes::<{ dma_map::SIZE }>::read_sized(caller.memory(), arg)?;
+        let request = Bytes::<{ dma_map::SIZE }>::read_sized(caller.memory(), arg)
+            .map_err(|error| self.bad_argument(error))?;
         let request = MapDma {
             iova: Iova(request.u64_at(dma_map::IOVA)),
             vaddr: Vaddr(request.u64_at(dma_map::VADDR)),
@@ -115,15 +127,14 @@ impl Container {
 
     fn ioctl_unmap(&self, caller: &Arc<Process>, arg: u64) -> Result<(), ContainerIoctlError> {
         let memory = caller.memory();
-        let mut bytes = Bytes::<{ dma_unmap::SIZE }>::read_sized(memory, arg)?;
+        let mut bytes = Bytes::<{ dma_unmap::SIZE }>::read_sized(memory, arg)
+            .map_err(|error| self.bad_argument(error))?;
         let flags = bytes.u32_at(dma_unmap::FLAGS);
         // Other flags beside this one are refused before the kernel looks for a bitmap.
         let reports = flags == UnmapDma::DIRTY_BITMAP && self.kernel().behaviours().dirty_tracking;
-        let bitmap = if reports {
-            bytes.require(dma_unmap::SIZE + bitmap::SIZE)?;
-            user_bitmap(&Bytes::<{ bitmap::SIZE }>::read(memory, arg, dma_unmap::SIZE)?, 0)
-        } else {
-            UserBitmap::default()
+        let bitmap = match reports {
+            true => read_bitmap(&bytes, memory, arg).map_err(|error| self.bad_argument(error))?,
+            false => UserBitmap::default(),
         };
         let request = UnmapDma {
             iova: Iova(bytes.u64_at(dma_unmap::IOVA)),
@@ -163,6 +174,16 @@ impl Container {
     fn require_type1(&self) -> Result<(), NoType1> {
         self.core.with_type1(|_| ())
     }
+}
+
+/// The bitmap behind an UNMAP request, which `argsz` must cover.
+fn read_bitmap(
+    request: &Bytes<{ dma_unmap::SIZE }>,
+    memory: &dyn Memory,
+    arg: u64,
+) -> Result<UserBitmap, ArgumentError> {
+    request.require(dma_unmap::SIZE + bitmap::SIZE)?;
+    Ok(user_bitmap(&Bytes::<{ bitmap::SIZE }>::read(memory, arg, dma_unmap::SIZE)?, 0))
 }
 
 fn user_bitmap<const N: usize>(bytes: &Bytes<N>, offset: usize) -> UserBitmap {
