@@ -9,7 +9,11 @@ use vfio_type1::*;
 
 fn main() -> Result<(), Box<dyn Error>> {
     for kernel in Kernel::ALL {
-        println!("{kernel:8} {:?}", valid_ranges(kernel)?);
+        let ranges: Vec<String> = valid_ranges(kernel)?.iter().map(ToString::to_string).collect();
+        println!(
+            "{kernel:8} {}",
+            if ranges.is_empty() { "no list".into() } else { ranges.join(", ") }
+        );
     }
     Ok(())
 }

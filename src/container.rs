@@ -66,7 +66,9 @@ pub enum SetIommuError {
     #[error("the container has no group; set a group's container first")]
     NoGroup,
     /// A driver is set already. EINVAL.
-    #[error("the container has an IOMMU driver already; it stays until the last group leaves")]
+    #[error(
+        "the container has an IOMMU driver already; the driver stays until the last group leaves"
+    )]
     AlreadySet,
     /// No driver of this kernel knows the type, for groups of this kind. ENODEV.
     #[error("no IOMMU driver of this kernel has type {kind:#x} for {groups} groups")]

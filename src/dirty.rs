@@ -28,6 +28,13 @@ pub struct UserBitmap {
     pub data: Vaddr,
 }
 
+impl UserBitmap {
+    /// A bitmap for `pages` pages of `page_size` bytes, in a buffer that is just large enough.
+    pub fn new(page_size: u64, pages: u64, data: impl Into<Vaddr>) -> Self {
+        Self { page_size, bytes: bitmap_bytes(pages), data: data.into() }
+    }
+}
+
 /// A request for DIRTY_PAGES.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirtyPages {

@@ -48,7 +48,15 @@ pub struct GroupStatus {
 /// Why a group cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenGroupError {
-    /// There is no such group, or none of its devices is bound to VFIO: no node. ENOENT.
+    /// The host has no such group. ENOENT.
+    #[error("the host has no group {group}; it has {}", list(known))]
+    NoGroup {
+        /// The group asked for.
+        group: GroupId,
+        /// The groups there are.
+        known: Vec<GroupId>,
+    },
+    /// No device of the group is bound to VFIO, so it has no node. ENOENT.
     #[error("there is no /dev/vfio/{group}; bind a device of the group to vfio-pci")]
     NoNode {
         /// The group asked for.
@@ -61,18 +69,22 @@ pub enum OpenGroupError {
         group: GroupId,
     },
     /// The group is open already, or a device of it is. EBUSY.
-    #[error("group {group} is open already; a group can be open once, share its descriptor")]
+    #[error("group {group} is open already; it can be opened only once, so share the descriptor")]
     AlreadyOpen {
         /// The group.
         group: GroupId,
     },
 }
 
+fn list(groups: &[GroupId]) -> String {
+    groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl OpenGroupError {
     /// What the kernel answers.
     pub fn errno(&self) -> Errno {
         match self {
-            Self::NoNode { .. } => Errno::ENOENT,
+            Self::NoGroup { .. } | Self::NoNode { .. } => Errno::ENOENT,
             Self::NeedsRawIo { .. } => Errno::EPERM,
             Self::AlreadyOpen { .. } => Errno::EBUSY,
         }

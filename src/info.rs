@@ -12,12 +12,13 @@ use crate::type1::Type1;
 pub struct Info {
     /// Page sizes that every domain can map; mappings are aligned to the smallest.
     pub page_sizes: PageSizes,
-    /// How dirty pages can be reported (from 5.10).
+    /// How dirty pages can be reported (with dirty tracking, from 5.8; here from 5.10).
     pub migration: Option<Migration>,
     /// How many more mappings the limit allows (from 5.10).
     pub entries_left: Option<u32>,
     /// The valid IOVA list, ascending (from 5.4). Empty means that the capability is left out:
-    /// every aligned address is valid.
+    /// the kernel keeps no list, or no group is behind an IOMMU. What can be mapped then is in
+    /// [`crate::Container::mappable`].
     pub iova_ranges: Vec<IovaRange>,
 }
 

@@ -124,8 +124,8 @@ pub struct Behaviours {
     pub mmap_is_enodev: bool,
     /// A failed domain allocation is always EIO. Up to 6.1. Spec 3.1.
     pub domain_alloc_is_eio: bool,
-    /// The first process address that a dirty bitmap may not reach. Depends on the CPU too; these
-    /// are the limits of a CPU with five-level paging. Spec 7.4.
+    /// The first process address that a dirty bitmap may not reach. Depends on the CPU too: these
+    /// are the limits that were measured on x86-64. Spec 7.4.
     pub user_limit: Vaddr,
 }
 
@@ -279,7 +279,7 @@ impl fmt::Debug for Kernel {
 
 /// A kernel that is not in [`Kernel::ALL`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown kernel \"{given}\"; known are {}", known_names())]
+#[error("unknown kernel \"{given}\"; known are {}{}", known_names(), neighbours(given))]
 pub struct UnknownKernel {
     /// The name asked for.
     pub given: String,
@@ -287,6 +287,25 @@ pub struct UnknownKernel {
 
 fn known_names() -> String {
     Kernel::ALL.map(|kernel| kernel.name).join(", ")
+}
+
+/// A hint for a release between two known ones: what both do, it does too.
+fn neighbours(given: &str) -> String {
+    let Some(release) = numbers(given) else { return String::new() };
+    let known = Kernel::ALL.iter().filter_map(|kernel| Some((numbers(kernel.name)?, kernel.name)));
+    let (older, newer): (Vec<_>, Vec<_>) = known.partition(|(known, _)| *known < release);
+    match (older.last(), newer.first()) {
+        (Some((_, older)), Some((_, newer))) => {
+            format!("; it lies between {older} and {newer}, so try both")
+        }
+        _ => String::new(),
+    }
+}
+
+/// The first two numbers of a release.
+fn numbers(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 impl FromStr for Kernel {
@@ -328,7 +347,9 @@ mod tests {
 
     #[test]
     fn an_unknown_kernel_lists_the_known_ones() {
-        for given in ["6.6", "6", "", "6.1foo", "6.123.4", "next"] {
+        let error = "6.6.30".parse::<Kernel>().unwrap_err().to_string();
+        assert!(error.ends_with("it lies between 6.1 and 6.12, so try both"), "{error}");
+        for given in ["6.6", "6", "", "6.1foo", "6.123.4", "next", "99.9"] {
             let error = given.parse::<Kernel>().unwrap_err().to_string();
             assert!(error.contains("6.12, 7.2, 7.3"), "{error}");
         }

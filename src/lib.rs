@@ -62,9 +62,9 @@
 //! - [`Iommu`] and [`Memory`] are the seams to hardware and to the calling [`Process`].
 //! - [`IovaList`] and [`RegionList`] are the algorithms at the heart, usable by themselves.
 //!
-//! Addresses are 64 bits and ranges include both ends. "Spec" in the documentation means the
-//! description of the kernel's behaviour that this crate was built from; `SEMANTICS.md` in the
-//! repository lists every ioctl, flag and rule, and how far it is emulated.
+//! Addresses are 64 bits and ranges include both ends. "Spec 3.6" means section 3.6 of
+//! `docs/type1.md` in the repository, which describes the kernel's behaviour and says how each fact
+//! is known; `SEMANTICS.md` lists every ioctl, flag and rule, and how far it is emulated.
 #![forbid(unsafe_code)]
 
 #[cfg(not(target_pointer_width = "64"))]

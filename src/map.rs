@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use crate::addr::{Iova, Vaddr};
+use crate::domain::IommuDriver;
 use crate::errno::Errno;
+use crate::host::GroupId;
 use crate::kernel::Behaviours;
 use crate::mapping::{Mapping, MappingInfo};
 use crate::memory::Access;
@@ -14,7 +16,7 @@ use crate::page_size::{PageSize, PageSizes};
 use crate::pin::{Charge, EnterError, PinError, pin_range};
 use crate::process::{OverMemlock, Process};
 use crate::range::{IovaRange, RangeError, VaddrRange};
-use crate::type1::{NoType1, Type1};
+use crate::type1::{Domain, NoType1, Type1};
 
 /// A request to map, as the caller states it; it may break any rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +102,12 @@ pub enum MapError {
         /// The flags given.
         flags: u32,
     },
+    /// The domains of the container share no page size. EINVAL.
+    #[error("the container's IOMMU domains share no page size (bitmap {page_sizes})")]
+    NoPageSize {
+        /// The container's page sizes.
+        page_sizes: PageSizes,
+    },
     /// `iova`, `vaddr` or `size` is not a multiple of the container's page. EINVAL.
     #[error("iova {iova}, vaddr {vaddr} and size {size:#x} must be multiples of the page {page}")]
     Misaligned {
@@ -112,16 +120,16 @@ pub enum MapError {
         /// The container's page.
         page: PageSize,
     },
-    /// The domains of the container share no page size. EINVAL.
-    #[error("the container's IOMMU domains share no page size (bitmap {page_sizes})")]
-    NoPageSize {
-        /// The container's page sizes.
-        page_sizes: PageSizes,
-    },
     /// VADDR: no mapping there. ENOENT.
     #[error("nothing is mapped in iova {iova}, so there is no process address to update")]
     NothingToUpdate {
         /// The range given.
+        iova: IovaRange,
+    },
+    /// VADDR: the mapping found still has its process address. EINVAL.
+    #[error("mapping {iova} still has its process address; unmap it with flag VADDR first")]
+    StillValid {
+        /// The mapping.
         iova: IovaRange,
     },
     /// VADDR: the mapping found has other bounds. EINVAL.
@@ -131,12 +139,6 @@ pub enum MapError {
         iova: IovaRange,
         /// The mapping found.
         found: IovaRange,
-    },
-    /// VADDR: the mapping found still has its process address. EINVAL.
-    #[error("mapping {iova} still has its process address; unmap it with flag VADDR first")]
-    StillValid {
-        /// The mapping.
-        iova: IovaRange,
     },
     /// VADDR by another process: its locked memory cannot take the pages over. ENOMEM.
     #[error("the caller cannot take over the mapping's locked pages: {0}")]
@@ -173,10 +175,16 @@ pub enum MapError {
         error: PinError,
     },
     /// The IOMMU driver refused the range. Its errno.
-    #[error("the IOMMU driver refuses iova {iova}: {errno}")]
+    #[error("the {driver} of group {group} translates {aperture} and refuses iova {iova}: {errno}")]
     Iommu {
         /// The range given.
         iova: IovaRange,
+        /// The driver.
+        driver: IommuDriver,
+        /// A group of its domain.
+        group: GroupId,
+        /// What its domain translates, inclusive.
+        aperture: IovaRange,
         /// The driver's errno.
         errno: Errno,
     },
@@ -371,8 +379,24 @@ impl Type1 {
         };
         pin_range(caller, request.vaddr, access, charge, enter).map_err(|error| match error {
             EnterError::Pin(error) => MapError::Pin { iova, error },
-            EnterError::Iommu(errno) => MapError::Iommu { iova, errno },
+            EnterError::Iommu(errno) => self.refused_by_iommu(iova, errno),
         })
+    }
+
+    /// Names the domain that does not take `iova`.
+    fn refused_by_iommu(&self, iova: IovaRange, errno: Errno) -> MapError {
+        let refuses = |domain: &&Domain| domain.iommu.can_map(iova, self.behaviours()).is_err();
+        match self.domains.iter().find(refuses).or(self.domains.first()) {
+            Some(domain) => MapError::Iommu {
+                iova,
+                driver: domain.iommu.driver(),
+                group: domain.groups.first().map_or(GroupId::Numbered(0), |group| group.id),
+                aperture: domain.iommu.aperture(),
+                errno,
+            },
+            // Without a domain none can have refused.
+            None => MapError::NoType1(NoType1::NoIommu),
+        }
     }
 
     fn update_vaddr(&mut self, caller: &Arc<Process>, request: &Request) -> Result<(), MapError> {

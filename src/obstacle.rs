@@ -67,10 +67,7 @@ impl fmt::Display for Obstacle {
         match self {
             Self::Reserved(culprit) => write!(f, "touches {culprit}"),
             Self::Aperture { aperture, driver, group } => {
-                write!(
-                    f,
-                    "reaches outside {aperture}, all that the {driver} of group {group} translates"
-                )
+                write!(f, "reaches outside {aperture}, the aperture of group {group}'s {driver}")
             }
             Self::Dropped => f.write_str(
                 "was dropped from the valid list when a group came or went; \
@@ -94,10 +91,8 @@ pub struct NotValid {
 impl fmt::Display for NotValid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { iova, obstacles, nearest } = self;
-        write!(f, "iova {iova}")?;
-        for (index, obstacle) in obstacles.iter().enumerate() {
-            write!(f, "{}{obstacle}", if index == 0 { " " } else { ", and " })?;
-        }
+        let obstacles: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
+        write!(f, "iova {iova} {}", obstacles.join(" and "))?;
         match nearest {
             Some(range) => {
                 write!(f, "; nearest free range of this size starts at {}", range.first())

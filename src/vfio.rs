@@ -137,10 +137,14 @@ impl Vfio {
         group: GroupId,
         caller: &Process,
     ) -> Result<OpenGroup, OpenGroupError> {
-        let known = self.shared.groups.get(&group);
-        let has_node =
-            |known: &&Arc<Group>| known.devices.iter().any(|d| d.binding == Binding::Vfio);
-        let known = known.filter(has_node).ok_or(OpenGroupError::NoNode { group })?;
+        let known = self
+            .shared
+            .groups
+            .get(&group)
+            .ok_or_else(|| OpenGroupError::NoGroup { group, known: self.groups().collect() })?;
+        if !known.devices.iter().any(|device| device.binding == Binding::Vfio) {
+            return Err(OpenGroupError::NoNode { group });
+        }
         if known.is_noiommu() && !caller.cap_sys_rawio() {
             return Err(OpenGroupError::NeedsRawIo { group });
         }

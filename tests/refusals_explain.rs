@@ -38,7 +38,7 @@ fn every_obstacle_of_a_long_range_is_named() {
         // Both groups reserve it; one name is enough.
         format!("the MSI window 0xfee00000..0xfeefffff of group 3 ({})", device_name(3)),
         format!("the reserved region 0xfd00000000..0xffffffffff of group 4 ({})", device_name(4)),
-        "outside 0x0..0x7fffffffff, all that the Intel VT-d of group 3 translates".to_owned(),
+        "reaches outside 0x0..0x7fffffffff, the aperture of group 3's Intel VT-d".to_owned(),
         "no range of this size is free".to_owned(),
     ];
     for part in parts {

@@ -5,9 +5,7 @@
 //! from the caller's memory, hand it to the typed door, and write back what the kernel writes
 //! back. This layer knows bytes, sizes and their order; every other rule is behind the typed door.
 //!
-//! - `layout` has the commands and structures, held against `vfio-bindings` at compile time;
-//! - `argument` reads and checks `argsz`;
-//! - `container` and `group` dispatch; `chain` writes the answer of GET_INFO.
+//! Sizes and offsets are held against `vfio-bindings` when this crate is compiled.
 //!
 //! [`Container::ioctl`]: crate::Container::ioctl
 //! [`OpenGroup::ioctl`]: crate::OpenGroup::ioctl

@@ -24,7 +24,15 @@ pub(crate) fn break_files(broken: &mut Broken) {
         ..DeviceDescription::new("0000:00:1f.2", vec![])
     });
     let rmrr = ReservedRegion::new(0xb000_0000, 0xb00f_ffff, RegionKind::Direct);
-    let host = [group(&vtd(48), 1, vec![msi()]), group(&vtd(48), 2, vec![rmrr]), used, noiommu(0)];
+    let mut unbound = group(&vtd(48), 4, vec![]);
+    unbound.devices[0].binding = Binding::Unbound;
+    let host = [
+        group(&vtd(48), 1, vec![msi()]),
+        group(&vtd(48), 2, vec![rmrr]),
+        used,
+        unbound,
+        noiommu(0),
+    ];
     let vfio = Vfio::new(K, host.clone()).unwrap();
     vfio.set_noiommu(true);
     let (process, container) = (process(), vfio.open_container());
@@ -33,6 +41,8 @@ pub(crate) fn break_files(broken: &mut Broken) {
         broken.add(enumeration, &error, errno, expected);
     };
     let error = open(GroupId::Numbered(9)).unwrap_err();
+    plain("OpenGroupError", &error, error.errno(), Errno::ENOENT);
+    let error = open(GroupId::Numbered(4)).unwrap_err();
     plain("OpenGroupError", &error, error.errno(), Errno::ENOENT);
     let first = open(GroupId::Numbered(1)).unwrap();
     let error = open(GroupId::Numbered(1)).unwrap_err();

@@ -11,6 +11,7 @@ use vfio_type1::{
 };
 
 use crate::host::{Host, HostDevice, HostGroup};
+use crate::names::is_pci_address;
 use crate::report::Refusal;
 
 /// Memory that is there wherever one looks: what is mapped does not matter here, only where.
@@ -80,6 +81,12 @@ pub struct Selection<'a> {
     asked_for: Vec<&'a HostDevice>,
 }
 
+/// `lspci` leaves out the domain of PCI addresses where it is 0.
+fn with_domain(name: &str) -> String {
+    let full = format!("0000:{name}");
+    if is_pci_address(&full) { full } else { name.to_owned() }
+}
+
 /// A device that a host does not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("host {host} has no device \"{device}\"; it has {}", known.join(", "))]
@@ -97,7 +104,8 @@ impl<'a> Selection<'a> {
     pub fn of_devices(host: &'a Host, devices: &[String]) -> Result<Self, UnknownDevice> {
         let (mut groups, mut asked_for) = (Vec::<&HostGroup>::new(), Vec::new());
         for device in devices {
-            let (group, device) = host.device(device).ok_or_else(|| UnknownDevice {
+            let name = with_domain(device);
+            let (group, device) = host.device(&name).ok_or_else(|| UnknownDevice {
                 host: host.name.clone(),
                 device: device.clone(),
                 known: host.device_names(),

@@ -121,7 +121,10 @@ pub fn check(
 ) -> Result<Report, BootError> {
     let vfio = host.boot(kernel)?;
     let report = |selection: &Selection<'_>| {
-        let assigned = selection.assign(&vfio);
+        let assigned = match together.is_none() && !translates(selection) {
+            true => Err(Refusal { errno: None, why: "no IOMMU: nothing to map into".to_owned() }),
+            false => selection.assign(&vfio),
+        };
         ContainerReport {
             groups: selection.ids().iter().map(ToString::to_string).collect(),
             devices: selection.device_names().into_iter().map(str::to_owned).collect(),
@@ -132,14 +135,14 @@ pub fn check(
     };
     let containers: Vec<ContainerReport> = match together {
         Some(selection) => vec![report(selection)],
-        None => Selection::each(host).iter().filter(|each| translates(each)).map(report).collect(),
+        None => Selection::each(host).iter().map(report).collect(),
     };
     let fits = containers.iter().any(|container| container.not_assigned.is_none())
         && containers.iter().all(|container| container.ranges.iter().all(|range| range.fits));
     Ok(Report { host: host.name.clone(), kernel: kernel.to_string(), fits, containers })
 }
 
-/// Without an IOMMU there is nothing to map into, so nobody means such a group unless he names it.
+/// Without an IOMMU there is nothing to map into, so such a group is meant only if it is named.
 fn translates(selection: &Selection<'_>) -> bool {
     selection.groups.iter().all(|group| group.kind != HostGroupKind::NoIommu)
 }
@@ -163,10 +166,12 @@ fn try_layout(assigned: &Assigned, layout: &[WantedRange]) -> Vec<RangeReport> {
                 Some(_) => parts_that_fit(assigned, &range).into_iter().map(Range::from).collect(),
                 None => Vec::new(),
             },
-            nearest_start: error.as_ref().and_then(|_| {
-                let nearest = assigned.container.nearest_free(range)?;
-                Some(nearest.first().to_string())
-            }),
+            nearest_start: error.as_ref().filter(|error| is_about_the_place(error)).and_then(
+                |_| {
+                    let nearest = assigned.container.nearest_free(range)?;
+                    Some(nearest.first().to_string())
+                },
+            ),
             refusal: error
                 .zip(why)
                 .map(|(error, why)| Refusal { errno: Some(error.errno().to_string()), why }),
@@ -175,16 +180,28 @@ fn try_layout(assigned: &Assigned, layout: &[WantedRange]) -> Vec<RangeReport> {
     reports
 }
 
-/// The process address is ours, so messages do not speak of it.
+/// Whether the same range would do elsewhere.
+fn is_about_the_place(error: &MapError) -> bool {
+    matches!(error, MapError::NotValid(_) | MapError::Exists { .. } | MapError::Iommu { .. })
+}
+
+/// Why, a line for each thing in the way. The process address is ours, so it is not spoken of.
 fn explain(error: &MapError, before: &[WantedRange]) -> String {
     match error {
         MapError::Misaligned { iova, size, page, .. } => {
-            format!("iova {iova} and size {size:#x} must be multiples of the page {page}")
+            format!("start {iova} and size {size:#x} must be multiples of the page {page}")
         }
-        MapError::Exists { iova, existing } => {
+        MapError::Exists { existing, .. } => {
             let other = before.iter().find(|wanted| wanted.range == existing.iova);
             let name = other.map_or("", |wanted| wanted.name.as_str());
-            format!("iova {iova} overlaps \"{name}\", {}", existing.iova)
+            format!("overlaps \"{name}\", {}", existing.iova)
+        }
+        MapError::NotValid(reason) => {
+            let mut lines: Vec<String> = reason.obstacles.iter().map(ToString::to_string).collect();
+            if reason.nearest.is_none() {
+                lines.push("no range of this size is free".to_owned());
+            }
+            lines.join("\n")
         }
         _ => error.to_string(),
     }
@@ -209,21 +226,26 @@ fn parts_that_fit(assigned: &Assigned, range: &IovaRange) -> Vec<IovaRange> {
 
 /// The report for a person.
 pub fn render(report: &Report) -> String {
-    let mut text = format!("host {}, kernel {}\n", report.host, report.kernel);
+    let title = Style.title();
+    let mut text = format!("{title}host {}{title:#}, kernel {}\n", report.host, report.kernel);
     for container in &report.containers {
-        text += &format!("\n{}\n", container.title);
+        text += &format!("\n{title}{}{title:#}\n", container.title);
         if let Some(refusal) = &container.not_assigned {
-            let dim = Style.dim();
-            text += &format!("  {dim}cannot be assigned: {}{dim:#}\n", refusal.text());
+            let paint = Style.warning();
+            text += &format!("  {paint}cannot be assigned: {}{paint:#}\n", refusal.text());
         }
         let width = container.ranges.iter().map(|range| range.name.chars().count()).max();
         for range in &container.ranges {
             text += &render_range(range, width.unwrap_or(0));
         }
     }
-    if report.containers.iter().all(|container| container.not_assigned.is_some()) {
-        let bad = Style.bad();
-        text += &format!("\n{bad}nothing was checked: no group can be assigned{bad:#}\n");
+    let all = report.containers.len();
+    let checked = report.containers.iter().filter(|c| c.not_assigned.is_none()).count();
+    if checked < all {
+        let paint = Style.warning();
+        text +=
+            &format!("\n{paint}checked {checked} of {all} groups; the others cannot be assigned");
+        text += &format!("{paint:#}\n");
     }
     text
 }
@@ -237,13 +259,14 @@ fn render_range(report: &RangeReport, width: usize) -> String {
     let (bad, errno) = (Style.bad(), refusal.errno.as_deref().unwrap_or_default());
     let mut text = format!("  {name:width$}  {bad}refused{bad:#}  {range}  {errno}\n");
     let indent = " ".repeat(width + 4);
-    text += &format!("{indent}{}\n", refusal.why);
+    for why in refusal.why.lines() {
+        text += &format!("{indent}{why}\n");
+    }
     if !report.parts_that_fit.is_empty() {
         let parts: Vec<String> = report.parts_that_fit.iter().map(Range::to_string).collect();
         text += &format!("{indent}what fits of it: {}\n", parts.join(", "));
     }
-    let said = refusal.why.contains("nearest free range");
-    if let Some(nearest) = report.nearest_start.as_ref().filter(|_| !said) {
+    if let Some(nearest) = &report.nearest_start {
         text += &format!("{indent}nearest free range of this size starts at {nearest}\n");
     }
     text

@@ -4,7 +4,7 @@
 //! The scale is not even: a box grows by a line for each factor of 2^16, so that a window of a
 //! megabyte stays visible beside terabytes.
 
-use vfio_type1::{Iova, IovaRange, RegionKind, ReservedRegion, is_excluded};
+use vfio_type1::{Iova, IovaRange, PageSizes, RegionKind, ReservedRegion, is_excluded};
 
 use crate::style::Style;
 
@@ -18,6 +18,8 @@ pub(crate) struct Picture {
     pub(crate) apertures: Vec<IovaRange>,
     /// Whether the kernel keeps a valid list. Without, regions are no obstacle to it.
     pub(crate) has_list: bool,
+    /// What mappings are aligned to; not drawn, but pictures differ by it.
+    pub(crate) page_sizes: PageSizes,
 }
 
 /// What an address is.
@@ -147,20 +149,23 @@ fn label(used: Use) -> String {
     }
 }
 
-/// A size in the largest unit that keeps it above 1, with one digit behind the point.
+/// A size in the largest unit that keeps it at 1 or above, rounded to two digits behind the point.
 fn size(range: &IovaRange) -> String {
     let bytes = u128::from(range.span()) + 1;
     if bytes == 1 {
         return "1 byte".to_owned();
     }
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let unit = (bytes.ilog2() / 10).min(6) as usize;
-    let whole = bytes >> (10 * unit);
-    let tenths = ((bytes - (whole << (10 * unit))) * 10) >> (10 * unit);
-    match tenths {
-        0 => format!("{whole} {}", units[unit]),
-        _ => format!("{whole}.{tenths} {}", units[unit]),
-    }
+    let hundredths = |unit: usize| (bytes * 100 + (1 << (10 * unit)) / 2) >> (10 * unit);
+    // Rounding may reach the next unit: 1023.999 KiB is 1 MiB.
+    let unit = (0..units.len()).rev().find(|unit| hundredths(*unit) >= 100).unwrap_or(0);
+    let (whole, rest) = (hundredths(unit) / 100, hundredths(unit) % 100);
+    let number = match (rest / 10, rest % 10) {
+        (0, 0) => format!("{whole}"),
+        (tenths, 0) => format!("{whole}.{tenths}"),
+        _ => format!("{whole}.{rest:02}"),
+    };
+    format!("{number} {}", units[unit])
 }
 
 #[cfg(test)]
@@ -175,6 +180,7 @@ mod tests {
     fn a_picture_shows_each_use_once() {
         let picture = Picture {
             has_list: true,
+            page_sizes: PageSizes(0x1000),
             mappable: vec![range(0, 0xfedf_ffff), range(0xfef0_0000, 0x7f_ffff_ffff)],
             regions: vec![
                 ReservedRegion::new(0xfee0_0000, 0xfeef_ffff, RegionKind::Msi),
@@ -193,6 +199,7 @@ mod tests {
         let aperture = range(0x10_0000, 0xffff_ffff);
         let picture = Picture {
             has_list: true,
+            page_sizes: PageSizes(0x1000),
             mappable: vec![aperture],
             regions: Vec::new(),
             apertures: vec![aperture],

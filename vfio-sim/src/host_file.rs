@@ -141,6 +141,8 @@ fn parse_region(text: &str) -> Result<HostRegion, String> {
     let (range, kind, since) = match words[..] {
         [range, kind] => (range, kind, None),
         [range, kind, "since", kernel] => (range, kind, Some(kernel)),
+        // As sysfs prints it.
+        [first, last, kind] => return sysfs_region(first, last, kind),
         _ => {
             return Err(format!("\"{text}\" is not a region: write RANGE KIND [since KERNEL]"));
         }
@@ -149,6 +151,12 @@ fn parse_region(text: &str) -> Result<HostRegion, String> {
         since.map(str::parse).transpose().map_err(|error| format!("{error}"))?;
     let region = region(range, region_kind(kind)?).map_err(|error| error.to_string())?;
     Ok(HostRegion { region, since })
+}
+
+fn sysfs_region(first: &str, last: &str, kind: &str) -> Result<HostRegion, String> {
+    let kind = region_kind(kind)?;
+    let range = region(&format!("{first}-{last}"), kind).map_err(|error| error.to_string())?;
+    Ok(HostRegion { region: range, since: None })
 }
 
 /// Firmware may state a region of no bytes, which only the form FIRST+0 can say.
@@ -402,7 +410,9 @@ impl Groups {
             let region = parse_region(text.get_ref());
             regions.push(region.map_err(|problem| Problem::at(text, problem))?);
         }
-        let binding = binding(&device.driver);
+        // The driver of an emulated device is its parent's; it is there for VFIO.
+        let emulated = kind == HostGroupKind::Emulated;
+        let binding = if emulated { Binding::Vfio } else { binding(&device.driver) };
         Ok(HostDevice { name, description: device.description, binding, regions })
     }
 }

@@ -31,8 +31,8 @@ enum Command {
     Show(ShowArguments),
     /// Check whether ranges can be mapped on a host, and if not, why and what would fit.
     ///
-    /// Exit status: 0 if all fit, 1 if some are refused or no group can be assigned, 2 for bad usage
-    /// or input.
+    /// Groups that cannot be assigned are passed over. Exit status: 0 if all ranges fit in all other
+    /// groups, 1 if some are refused or no group can be assigned, 2 for bad usage or input.
     Check(CheckArguments),
     /// Run recordings of a real kernel on the emulator and compare the answers.
     ///
@@ -225,7 +225,8 @@ fn run_replay(arguments: &ReplayArguments, out: &mut impl Write) -> Result<ExitC
         differences += outcome.differences.len();
     }
     if differences > arguments.differences {
-        writeln!(out, "{} more differences not shown", differences - arguments.differences)?;
+        let more = differences - arguments.differences;
+        writeln!(out, "{more} more differences not shown; see --differences")?;
     }
     if traces > 0 {
         writeln!(out, "{traces} traces, {calls} calls, {differences} differences")?;

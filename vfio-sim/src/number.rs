@@ -2,7 +2,8 @@
 //! Numbers and ranges as people write them, on the command line and in host files.
 //!
 //! A number is decimal or `0x` hexadecimal, with an optional K, M, G, T or P for a power of 1024.
-//! A range is `FIRST-LAST`, both ends included, or `FIRST+SIZE`.
+//! A range is `FIRST-LAST`, both ends included, or `FIRST+SIZE`; `FIRST..LAST`, as the tool prints
+//! ranges, includes both ends too.
 
 use std::fmt;
 use std::str::FromStr;
@@ -80,7 +81,8 @@ pub fn parse_range(text: &str) -> Result<IovaRange, NumberError> {
         return IovaRange::from_size(Iova(first), size).map_err(impossible);
     }
     let not_a_range = || NumberError::NotARange { text: text.to_owned() };
-    let (first, last) = text.split_once('-').ok_or_else(not_a_range)?;
+    let ends = text.split_once("..").or_else(|| text.split_once('-'));
+    let (first, last) = ends.ok_or_else(not_a_range)?;
     let (first, last) = (parse_number(first.trim())?, parse_number(last.trim())?);
     let backwards = || NumberError::Backwards { text: text.to_owned() };
     IovaRange::new(Iova(first), Iova(last)).ok_or_else(backwards)
@@ -154,6 +156,7 @@ mod tests {
     fn ranges_take_both_forms() {
         let range = |first, last| IovaRange::new(Iova(first), Iova(last)).unwrap();
         assert_eq!(parse_range("0x1000-0x1fff"), Ok(range(0x1000, 0x1fff)));
+        assert_eq!(parse_range("0x1000..0x1fff"), Ok(range(0x1000, 0x1fff)));
         assert_eq!(parse_range("0x1000+4K"), Ok(range(0x1000, 0x1fff)));
         assert_eq!(parse_range("0-0xffffffffffffffff"), Ok(IovaRange::full()));
         assert_eq!(parse_range("0xffffffffffffffff+1"), Ok(range(u64::MAX, u64::MAX)));

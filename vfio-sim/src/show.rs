@@ -2,7 +2,7 @@
 //! `vfio-sim show`: a host's groups, their reserved regions, the valid IOVA list, and a drawing.
 
 use serde::Serialize;
-use vfio_type1::{IovaRange, Kernel, RegionKind, ReservedRegion, Vfio, sysfs};
+use vfio_type1::{IovaRange, Kernel, PageSizes, RegionKind, ReservedRegion, Vfio, sysfs};
 
 use crate::assign::Selection;
 use crate::draw::{Picture, draw};
@@ -123,7 +123,7 @@ fn show_container(host: &Host, vfio: &Vfio, selection: &Selection<'_>) -> Contai
     if let Ok(info) = assigned.container.info() {
         shown.page_sizes = Some(info.page_sizes.to_string());
         shown.valid = info.iova_ranges.into_iter().map(Range::from).collect();
-        shown.picture = Some(picture(host, vfio, selection, mappable.clone()));
+        shown.picture = Some(picture(host, vfio, selection, mappable.clone(), info.page_sizes));
     }
     shown.mappable = mappable.into_iter().map(Range::from).collect();
     shown
@@ -134,6 +134,7 @@ fn picture(
     vfio: &Vfio,
     selection: &Selection<'_>,
     mappable: Vec<IovaRange>,
+    page_sizes: PageSizes,
 ) -> Picture {
     let groups = || selection.groups.iter();
     Picture {
@@ -141,6 +142,7 @@ fn picture(
         regions: groups().flat_map(|group| vfio.merged_regions(group.id())).collect(),
         apertures: groups().filter_map(|group| host.aperture(group, vfio.kernel())).collect(),
         has_list: vfio.kernel().behaviours().valid_iova_list,
+        page_sizes,
     }
 }
 
@@ -160,7 +162,11 @@ fn show_region(region: &ReservedRegion) -> Region {
 /// The host for a person. Containers that look alike share a drawing.
 pub fn render(show: &Show) -> String {
     let title = Style.title();
-    let mut text = format!("{title}host {}{title:#}: {}\n", show.host, show.description);
+    let mut text = format!("{title}host {}{title:#}", show.host);
+    if !show.description.is_empty() {
+        text += &format!(": {}", show.description);
+    }
+    text += "\n";
     text += &format!("kernel {}\n", show.kernel);
     for container in &show.containers {
         text += "\n";
@@ -186,25 +192,40 @@ pub fn render(show: &Show) -> String {
 }
 
 fn render_container(container: &ContainerShow) -> String {
+    let title = Style.title();
     let mut text = String::new();
     for group in &container.groups {
-        let title = Style.title();
         text += &format!("{title}group {}{title:#}\n", group.group);
-        for device in &group.devices {
-            text += &format!("  device    {}  {}\n", device.name, device.description);
-        }
-        for Region { first, last, region, .. } in &group.reserved {
-            let paint = Style.region(region.kind);
-            text +=
-                &format!("  reserved  {paint}{first}..{last}  {}{paint:#}\n", kind(region.kind));
-        }
+        text += &render_group(group);
     }
+    if container.groups.len() > 1 {
+        let groups: Vec<&str> = container.groups.iter().map(|group| group.group.as_str()).collect();
+        text += &format!("{title}container of groups {}{title:#}\n", groups.join(", "));
+    }
+    text + &render_list(container)
+}
+
+fn render_group(group: &GroupShow) -> String {
+    let mut text = String::new();
+    for DeviceShow { name, description } in &group.devices {
+        text += format!("  device    {name}  {description}").trim_end();
+        text += "\n";
+    }
+    for Region { first, last, region, .. } in &group.reserved {
+        let paint = Style.region(region.kind);
+        text += &format!("  reserved  {paint}{first}..{last}  {}{paint:#}\n", kind(region.kind));
+    }
+    text
+}
+
+/// What a container with the groups accepts, or why there is none.
+fn render_list(container: &ContainerShow) -> String {
     if let Some(refusal) = &container.not_assigned {
-        let paint = Style.dim();
-        text += &format!("  {paint}cannot be assigned: {}{paint:#}\n", refusal.text());
-        return text;
+        let paint = Style.warning();
+        return format!("  {paint}cannot be assigned: {}{paint:#}\n", refusal.text());
     }
     let good = Style.good();
+    let mut text = String::new();
     for range in &container.valid {
         text += &format!("  valid     {good}{range}{good:#}\n");
     }
@@ -217,10 +238,25 @@ fn render_container(container: &ContainerShow) -> String {
         text +=
             &format!("  valid     no list; {good}{}{good:#} can be mapped\n", ranges.join(", "));
     }
-    if let Some(page_sizes) = &container.page_sizes {
-        text += &format!("  pages     {page_sizes}\n");
+    if let Some(page_sizes) = container.picture.as_ref().map(|picture| picture.page_sizes) {
+        text += &format!("  pages     {}\n", page_size_names(page_sizes));
     }
     text
+}
+
+/// `4K, 2M, 1G`, or the bitmap where that would be long.
+fn page_size_names(sizes: PageSizes) -> String {
+    let bits: Vec<u32> = (0..64).filter(|bit| sizes.0 & (1 << bit) != 0).collect();
+    let name = |bit: &u32| {
+        let unit = ["", "K", "M", "G", "T", "P", "E"].get(*bit as usize / 10).unwrap_or(&"");
+        format!("{}{unit}", 1u32 << (bit % 10))
+    };
+    match &bits[..] {
+        [first, ..] if sizes.0 == u64::MAX << first => format!("{} and all above", name(first)),
+        few if few.len() <= 6 => few.iter().map(name).collect::<Vec<_>>().join(", "),
+        [first, ..] => format!("{} and others, {sizes}", name(first)),
+        [] => "none".to_owned(),
+    }
 }
 
 /// A kind, with what sysfs calls it where that differs.

@@ -18,6 +18,10 @@ impl Style {
         AnsiColor::Red.on_default()
     }
 
+    pub(crate) fn warning(self) -> anstyle::Style {
+        AnsiColor::Yellow.on_default()
+    }
+
     pub(crate) fn dim(self) -> anstyle::Style {
         anstyle::Style::new().dimmed()
     }
