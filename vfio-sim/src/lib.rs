@@ -10,6 +10,7 @@ pub mod host;
 pub mod host_file;
 pub mod hosts;
 mod machine;
+pub mod matrix;
 mod names;
 pub mod number;
 pub mod replay;

@@ -8,11 +8,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use vfio_sim::assign::Selection;
-use vfio_sim::check;
+use vfio_sim::check::{self, WantedRange};
 use vfio_sim::host::Host;
 use vfio_sim::replay::{Difference, Outcome, replay};
 use vfio_sim::trace::Trace;
-use vfio_sim::{hosts, show};
+use vfio_sim::{hosts, matrix, show};
 use vfio_type1::Kernel;
 
 /// Which DMA mappings a Linux host accepts, and why it refuses the others.
@@ -41,9 +41,7 @@ enum Command {
 }
 
 #[derive(Args)]
-struct HostArguments {
-    /// A known host (see `vfio-sim hosts`) or a host file in TOML.
-    host: String,
+struct ViewArguments {
     /// The kernel to imitate: 2018-v6, 4.19, 5.10, 6.1, 6.12, 7.2 or 7.3.
     #[arg(long, default_value = Kernel::NEWEST.name())]
     kernel: String,
@@ -57,18 +55,29 @@ struct HostArguments {
 
 #[derive(Args)]
 struct ShowArguments {
+    /// A known host (see `vfio-sim hosts`) or a host file in TOML.
+    host: String,
     #[command(flatten)]
-    host: HostArguments,
+    options: ViewArguments,
 }
 
 #[derive(Args)]
+#[command(override_usage = "vfio-sim check [OPTIONS] HOST RANGE...\n       \
+                            vfio-sim check [OPTIONS] --all-hosts RANGE...")]
 struct CheckArguments {
+    /// A known host (see `vfio-sim hosts`) or a host file in TOML; none with --all-hosts. Then what to
+    /// map: [NAME=]FIRST+SIZE or [NAME=]FIRST-LAST, both ends included. Numbers are decimal or 0x
+    /// hexadecimal, with K, M, G, T or P.
+    #[arg(required = true, value_name = "HOST RANGE")]
+    host_and_ranges: Vec<String>,
     #[command(flatten)]
-    host: HostArguments,
-    /// What to map: [NAME=]FIRST+SIZE or [NAME=]FIRST-LAST, both ends included. Numbers are decimal
-    /// or 0x hexadecimal, with K, M, G, T or P.
-    #[arg(required = true, value_name = "RANGE")]
-    ranges: Vec<String>,
+    options: ViewArguments,
+    /// Check on every known host, and print a table.
+    #[arg(long, conflicts_with = "devices")]
+    all_hosts: bool,
+    /// Check under every kernel, and print a table.
+    #[arg(long, conflicts_with_all = ["kernel", "devices"])]
+    all_kernels: bool,
 }
 
 #[derive(Args)]
@@ -156,10 +165,9 @@ fn list_hosts(out: &mut impl Write) -> Result<ExitCode, Stop> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl HostArguments {
-    fn load(&self) -> Result<(Host, Kernel), Stop> {
-        let host = hosts::find(&self.host).map_err(Stop::bad)?;
-        Ok((host, self.kernel.parse().map_err(Stop::bad)?))
+impl ViewArguments {
+    fn kernel(&self) -> Result<Kernel, Stop> {
+        self.kernel.parse().map_err(Stop::bad)
     }
 
     fn selection<'a>(&self, host: &'a Host) -> Result<Option<Selection<'a>>, Stop> {
@@ -171,10 +179,11 @@ impl HostArguments {
 }
 
 fn run_show(arguments: &ShowArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
-    let (host, kernel) = arguments.host.load()?;
-    let selection = arguments.host.selection(&host)?;
-    let show = show::show(&host, kernel, selection).map_err(Stop::bad)?;
-    match arguments.host.json {
+    let options = &arguments.options;
+    let host = hosts::find(&arguments.host).map_err(Stop::bad)?;
+    let selection = options.selection(&host)?;
+    let show = show::show(&host, options.kernel()?, selection).map_err(Stop::bad)?;
+    match options.json {
         true => write_json(&show, out)?,
         false => out.write_all(show::render(&show).as_bytes())?,
     }
@@ -182,15 +191,65 @@ fn run_show(arguments: &ShowArguments, out: &mut impl Write) -> Result<ExitCode,
 }
 
 fn run_check(arguments: &CheckArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
-    let (host, kernel) = arguments.host.load()?;
-    let layout = check::parse_layout(&arguments.ranges).map_err(Stop::bad)?;
-    let selection = arguments.host.selection(&host)?;
-    let report = check::check(&host, kernel, selection.as_ref(), &layout).map_err(Stop::bad)?;
-    match arguments.host.json {
+    let (hosts, ranges) = arguments.hosts()?;
+    let layout = check::parse_layout(ranges).map_err(Stop::bad)?;
+    let fits = match &hosts[..] {
+        [host] if !arguments.all_kernels && !arguments.all_hosts => {
+            check_one(arguments, host, &layout, out)?
+        }
+        _ => check_matrix(arguments, &hosts, &layout, out)?,
+    };
+    Ok(if fits { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+}
+
+impl CheckArguments {
+    /// The hosts to check on, and the ranges.
+    fn hosts(&self) -> Result<(Vec<Host>, &[String]), Stop> {
+        let (hosts, ranges) = match &self.host_and_ranges[..] {
+            ranges if self.all_hosts => {
+                (hosts::known().collect::<Result<_, _>>().map_err(Stop::bad)?, ranges)
+            }
+            [host, ranges @ ..] => (vec![hosts::find(host).map_err(Stop::bad)?], ranges),
+            [] => (Vec::new(), &[][..]),
+        };
+        if ranges.is_empty() {
+            return Err(Stop::BadInput("no RANGE to check; write FIRST+SIZE or FIRST-LAST".into()));
+        }
+        Ok((hosts, ranges))
+    }
+}
+
+fn check_one(
+    arguments: &CheckArguments,
+    host: &Host,
+    layout: &[WantedRange],
+    out: &mut impl Write,
+) -> Result<bool, Stop> {
+    let options = &arguments.options;
+    let selection = options.selection(host)?;
+    let kernel = options.kernel()?;
+    let report = check::check(host, kernel, selection.as_ref(), layout).map_err(Stop::bad)?;
+    match options.json {
         true => write_json(&report, out)?,
         false => out.write_all(check::render(&report).as_bytes())?,
     }
-    Ok(if report.fits { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+    Ok(report.fits)
+}
+
+fn check_matrix(
+    arguments: &CheckArguments,
+    hosts: &[Host],
+    layout: &[WantedRange],
+    out: &mut impl Write,
+) -> Result<bool, Stop> {
+    let one_kernel = [arguments.options.kernel()?];
+    let kernels = if arguments.all_kernels { &Kernel::ALL[..] } else { &one_kernel[..] };
+    let matrix = matrix::check_all(hosts, kernels, layout).map_err(Stop::bad)?;
+    match arguments.options.json {
+        true => write_json(&matrix.reports().collect::<Vec<_>>(), out)?,
+        false => out.write_all(matrix.render().as_bytes())?,
+    }
+    Ok(matrix.fits())
 }
 
 fn write_json(value: &impl serde::Serialize, out: &mut impl Write) -> Result<(), Stop> {

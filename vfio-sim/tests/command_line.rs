@@ -89,6 +89,34 @@ fn check_speaks_json() {
 }
 
 #[test]
+fn a_layout_meets_every_host_and_kernel() {
+    let output = run(&["check", "--all-hosts", "--all-kernels", "ram=0+1T"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stdout(&output);
+    let row = |host: &str| {
+        let row = text.lines().find(|line| line.split_whitespace().next() == Some(host));
+        row.unwrap_or_else(|| panic!("{host} in\n{text}")).split_whitespace().skip(1)
+    };
+    assert!(row("amd").eq("refused fits refused refused refused refused refused".split(' ')));
+    let part = |host: &str| {
+        let section = text.split("\n\n").find(|section| section.starts_with(&format!("{host}\n")));
+        section.unwrap_or_else(|| panic!("{host} in\n{text}"))
+    };
+    // AMD names its hole, a client machine its width, and each the kernels that look.
+    assert!(part("amd").contains("0xfd00000000..0xffffffffff of group 1 (0000:00:03.0)  ["));
+    assert!(part("vtd39").contains("reaches outside 0x0..0x7fffffffff"));
+    assert!(part("vtd39").contains("[2018-v6, 5.10 to 7.3]"), "{text}");
+    assert!(part("amd-ivmd").contains("no device: EINVAL"), "{text}");
+
+    let fits = run(&["check", "--all-hosts", "--kernel", "6.1", "0x10000000+512M"]);
+    assert_eq!(fits.status.code(), Some(0), "{}", stdout(&fits));
+    let json = run(&["check", "igd", "--all-kernels", "--json", "0+1M"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json[6]["kernel"], "7.3");
+    bad_input(&["check", "vtd48"], "no RANGE to check");
+}
+
+#[test]
 fn devices_asked_for_must_be_assignable() {
     let output = run(&["check", "igd", "0+4K", "--devices", "0000:00:04.0"]);
     assert_eq!(output.status.code(), Some(1));
