@@ -2,14 +2,18 @@
 //! Hosts: what a machine's IOMMUs, groups and devices are, and the driver instance on it.
 //!
 //! A [`Host`] comes from a TOML file (`host_file`) or from the header of a recording (`trace`). It
-//! states facts; which answers follow from them is `vfio-type1`'s business.
+//! states facts; which regions follow from them is `platform`'s business, and which answers follow
+//! from those is `vfio-type1`'s.
 
 use std::sync::Arc;
 
 use vfio_type1::{
-    Binding, DeviceDescription, FixedIommu, GroupDescription, GroupId, GroupKind, HostError, Iommu,
-    IommuDriver, IovaRange, Kernel, PageSize, PageSizes, ReservedRegion, Vfio,
+    Binding, DeviceDescription, GroupDescription, GroupId, GroupKind, HostError, Iommu, IovaRange,
+    Kernel, PageSize, ReservedRegion, Vfio,
 };
+
+use crate::names::pci_bus;
+use crate::platform::Platform;
 
 /// A machine.
 #[derive(Clone, Debug)]
@@ -33,25 +37,8 @@ pub struct Host {
 pub struct HostIommu {
     /// The name that groups refer to it by.
     pub name: String,
-    /// Its driver.
-    pub driver: IommuDriver,
-    /// Whether a domain enforces cache coherency.
-    pub coherent: bool,
-    /// Whether MSIs are isolated.
-    pub isolated_msi: bool,
-    /// What kernels make of it.
-    pub widths: Widths,
-    /// What newer kernels make of it, oldest first, each from its kernel on.
-    pub newer: Vec<(Kernel, Widths)>,
-}
-
-/// What a kernel's IOMMU driver makes of the hardware.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Widths {
-    /// What a domain can translate, inclusive.
-    pub aperture: IovaRange,
-    /// The page sizes a domain can map.
-    pub page_sizes: PageSizes,
+    /// What is known of it.
+    pub platform: Platform,
 }
 
 /// A group of a host.
@@ -85,7 +72,12 @@ pub struct HostDevice {
     pub description: String,
     /// The driver it is bound to.
     pub binding: Binding,
-    /// Its reserved regions in the IOMMU driver's order.
+    /// Its PCI class, subclass and programming interface, such as 0x030000; `None` if unknown.
+    pub class: Option<u32>,
+    /// The buses behind it, if it is a bridge: secondary to subordinate, inclusive.
+    pub buses: Option<(u8, u8)>,
+    /// Reserved regions that the host states outright, in the IOMMU driver's order. They follow
+    /// those that the platform derives.
     pub regions: Vec<HostRegion>,
 }
 
@@ -129,26 +121,16 @@ pub(crate) fn age(kernel: &Kernel) -> usize {
     position.unwrap_or(Kernel::ALL.len())
 }
 
-impl HostIommu {
-    /// What `kernel` makes of it.
-    fn under(&self, kernel: &Kernel) -> FixedIommu {
-        let newer = self.newer.iter().rev().find(|(from, _)| age(from) <= age(kernel));
-        let widths = newer.map_or(&self.widths, |(_, widths)| widths);
-        FixedIommu {
-            driver: self.driver,
-            aperture: widths.aperture,
-            page_sizes: widths.page_sizes,
-            coherent: self.coherent,
-            isolated_msi: self.isolated_msi,
-        }
-    }
-}
-
 impl Host {
     /// The VFIO driver of `kernel` on this host.
     pub fn boot(&self, kernel: Kernel) -> Result<Vfio, BootError> {
-        let iommus: Vec<Arc<dyn Iommu>> =
-            self.iommus.iter().map(|iommu| Arc::new(iommu.under(&kernel)) as Arc<_>).collect();
+        let iommus: Vec<Arc<dyn Iommu>> = self
+            .iommus
+            .iter()
+            .map(|iommu| Arc::new(iommu.platform.iommu(&kernel)) as Arc<_>)
+            .collect();
+        let all_devices: Vec<&HostDevice> =
+            self.groups.iter().flat_map(|group| group.devices.iter()).collect();
         let mut groups = Vec::new();
         for group in &self.groups {
             let kind = match group.kind {
@@ -159,7 +141,9 @@ impl Host {
                 HostGroupKind::Emulated => GroupKind::Emulated,
                 HostGroupKind::NoIommu => GroupKind::NoIommu,
             };
-            let devices = group.devices.iter().map(|device| device.under(&kernel)).collect();
+            let platform = group.platform(&self.iommus);
+            let describe = |device: &HostDevice| device.under(&kernel, platform, &all_devices);
+            let devices = group.devices.iter().map(describe).collect();
             groups.push(GroupDescription { number: group.number, kind, devices });
         }
         let vfio = Vfio::with_page_size(kernel, self.page_size, groups)?;
@@ -171,7 +155,7 @@ impl Host {
     /// What the domains of a group can translate under `kernel`.
     pub fn aperture(&self, group: &HostGroup, kernel: &Kernel) -> Option<IovaRange> {
         match group.kind {
-            HostGroupKind::Iommu(at) => Some(self.iommus.get(at)?.under(kernel).aperture),
+            HostGroupKind::Iommu(at) => Some(self.iommus.get(at)?.platform.iommu(kernel).aperture),
             HostGroupKind::Emulated | HostGroupKind::NoIommu => None,
         }
     }
@@ -191,6 +175,13 @@ impl Host {
 }
 
 impl HostGroup {
+    fn platform<'a>(&self, iommus: &'a [HostIommu]) -> Option<&'a Platform> {
+        match self.kind {
+            HostGroupKind::Iommu(at) => Some(&iommus.get(at)?.platform),
+            HostGroupKind::Emulated | HostGroupKind::NoIommu => None,
+        }
+    }
+
     /// What its device node is called.
     pub fn id(&self) -> GroupId {
         match self.kind {
@@ -201,12 +192,41 @@ impl HostGroup {
 }
 
 impl HostDevice {
-    fn under(&self, kernel: &Kernel) -> DeviceDescription {
-        let known = self.regions.iter().filter(|region| region.known_to(kernel));
+    fn under(
+        &self,
+        kernel: &Kernel,
+        platform: Option<&Platform>,
+        all: &[&HostDevice],
+    ) -> DeviceDescription {
+        let derived = platform.map(|platform| platform.regions(self, all, kernel));
+        let stated = self.regions.iter().filter(|region| region.known_to(kernel));
         DeviceDescription {
             name: self.name.clone(),
             binding: self.binding.clone(),
-            regions: known.map(|region| region.region).collect(),
+            regions: derived
+                .unwrap_or_default()
+                .into_iter()
+                .chain(stated.map(|region| region.region))
+                .collect(),
         }
+    }
+
+    /// Whether Linux takes firmware memory away from the device when it is assigned: USB controllers
+    /// and displays, whose drivers no longer need what the firmware did with it.
+    pub(crate) fn lets_go_of_rmrrs(&self) -> bool {
+        self.class.is_some_and(|class| class >> 8 == 0x0c03 || class >> 16 == 0x03)
+    }
+
+    /// Whether it is a bridge to an ISA bus.
+    pub(crate) fn is_isa_bridge(&self) -> bool {
+        self.class.is_some_and(|class| class >> 8 == 0x0601)
+    }
+
+    /// Whether it is a bridge above `other`.
+    pub(crate) fn leads_to(&self, other: &HostDevice) -> bool {
+        let (Some((first, last)), Some((domain, bus))) = (self.buses, pci_bus(&other.name)) else {
+            return false;
+        };
+        pci_bus(&self.name).is_some_and(|(own, _)| own == domain) && (first..=last).contains(&bus)
     }
 }

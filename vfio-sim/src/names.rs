@@ -50,6 +50,14 @@ pub(crate) fn is_pci_address(name: &str) -> bool {
         && matches!(function, "0" | "1" | "2" | "3" | "4" | "5" | "6" | "7")
 }
 
+/// The domain and the bus of a PCI address.
+pub(crate) fn pci_bus(name: &str) -> Option<(u32, u8)> {
+    let name = Some(name).filter(|name| is_pci_address(name))?;
+    let mut parts = name.split(':');
+    let domain = u32::from_str_radix(parts.next()?, 16).ok()?;
+    Some((domain, u8::from_str_radix(parts.next()?, 16).ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

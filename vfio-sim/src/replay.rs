@@ -54,7 +54,7 @@ pub fn replay(trace: &Trace, kernel: Kernel) -> Result<Outcome, BootError> {
 /// No file of a running system states MSI isolation, so a header can be wrong about it. Where this
 /// emulator does not answer EPERM itself, no other rule is left that the kernel could mean.
 fn denied_isolation(trace: &Trace, outcome: &Outcome) -> Option<usize> {
-    let claims = trace.host.iommus.iter().any(|iommu| iommu.isolated_msi);
+    let claims = trace.host.iommus.iter().any(|iommu| iommu.platform.claims_isolation());
     let first = outcome.differences.first().filter(|_| claims)?;
     let recorded = trace.calls.iter().find(|recorded| recorded.line == first.line)?;
     let attaches = match recorded.call {
@@ -73,7 +73,7 @@ fn replay_without_isolation(
     line: usize,
 ) -> Result<Outcome, BootError> {
     let mut host = trace.host.clone();
-    host.iommus.iter_mut().for_each(|iommu| iommu.isolated_msi = false);
+    host.iommus.iter_mut().for_each(|iommu| iommu.platform.forget_isolation());
     let mut corrected = run(trace, &host, trace.kernel)?;
     if corrected.differences.len() >= outcome.differences.len() {
         return Ok(outcome);

@@ -6,8 +6,9 @@ use vfio_type1::{Binding, Iova, IovaRange, Kernel, PageSize, PageSizes, Vaddr, V
 use super::parser::Parser;
 use super::words::Words;
 use super::{ARGUMENT_END, Area, MAX_ARGUMENT};
-use crate::host::{HostDevice, HostGroup, HostGroupKind, HostIommu, HostRegion, Widths};
+use crate::host::{HostDevice, HostGroup, HostGroupKind, HostIommu, HostRegion};
 use crate::names::{iommu_driver, is_uuid};
+use crate::platform::{Platform, Stated, Widths};
 
 /// The most areas of memory a recording may describe.
 const MAX_AREAS: usize = 64;
@@ -92,11 +93,13 @@ impl Parser {
         };
         self.trace.host.iommus.push(HostIommu {
             name: kind.to_owned(),
-            driver,
-            coherent,
-            isolated_msi,
-            widths: Widths { aperture, page_sizes },
-            newer: Vec::new(),
+            platform: Platform::Stated(Stated {
+                driver,
+                coherent,
+                isolated_msi,
+                widths: Widths { aperture, page_sizes },
+                newer: Vec::new(),
+            }),
         });
         words.end()
     }
@@ -150,6 +153,8 @@ fn recorded_device(name: &str) -> HostDevice {
         name: name.to_owned(),
         description: String::new(),
         binding: Binding::Vfio,
+        class: None,
+        buses: None,
         regions: Vec::new(),
     }
 }

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Makes a host of what a file says, and checks one part against another.
+
+use std::collections::HashMap;
+
+use toml::Spanned;
+use vfio_type1::{Binding, PageSize};
+
+use super::Problem;
+use super::facts::{platform, scopes};
+use super::region::parse_region;
+use super::schema::{Device, File, Group, GroupKind, Iommu};
+use crate::host::{Host, HostDevice, HostGroup, HostGroupKind, HostIommu};
+use crate::names::{is_pci_address, is_uuid};
+use crate::number::Number;
+
+pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
+    let page_size = match &file.page_size {
+        None => PageSize::P4K,
+        Some(size) => PageSize::new(size.get_ref().0)
+            .filter(|page| *page >= PageSize::P4K)
+            .ok_or_else(|| {
+                let size = size.get_ref().0;
+                let problem = format!("page-size {size:#x} is not a power of two from 4K up");
+                Problem { span: file.page_size.as_ref().map(Spanned::span), text: problem }
+            })?,
+    };
+    let mut iommus = Iommus::default();
+    for iommu in &file.iommu {
+        iommus.add(iommu)?;
+    }
+    let scopes: Vec<Spanned<String>> = file.iommu.iter().flat_map(scopes).collect();
+    let mut groups = Groups::default();
+    for group in file.group {
+        groups.add(group, &iommus)?;
+    }
+    if groups.list.is_empty() {
+        return Err(Problem::nowhere("the host has no [[group]]"));
+    }
+    check_scopes(&scopes, &groups)?;
+    Ok(Host {
+        name: name.to_owned(),
+        description: file.description,
+        page_size,
+        allow_unsafe_interrupts: file.allow_unsafe_interrupts,
+        iommus: iommus.list,
+        groups: groups.list,
+    })
+}
+
+#[derive(Default)]
+struct Iommus {
+    list: Vec<HostIommu>,
+}
+
+impl Iommus {
+    fn add(&mut self, iommu: &Iommu) -> Result<(), Problem> {
+        let name = match &iommu.name {
+            None => format!("iommu{}", self.list.len()),
+            Some(name) if self.position(name.get_ref()).is_some() => {
+                let problem = format!("two IOMMUs have the name \"{}\"", name.get_ref());
+                return Err(Problem::at(name, problem));
+            }
+            Some(name) => name.get_ref().clone(),
+        };
+        let platform = platform(iommu)?;
+        self.list.push(HostIommu { name, platform });
+        Ok(())
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.list.iter().position(|iommu| iommu.name == name)
+    }
+
+    /// The IOMMU that a group names, or the only one there is.
+    fn of_group(&self, group: &Group) -> Result<usize, Problem> {
+        match &group.iommu {
+            Some(name) => self.position(name.get_ref()).ok_or_else(|| {
+                Problem::at(name, format!("there is no [[iommu]] named \"{}\"", name.get_ref()))
+            }),
+            None if self.list.len() == 1 => Ok(0),
+            None => {
+                let count = self.list.len();
+                let problem =
+                    format!("the host has {count} IOMMUs; say which with iommu = \"...\"");
+                Err(Problem::at(&group.number, problem))
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Groups {
+    list: Vec<HostGroup>,
+    /// Each device and its group.
+    devices: HashMap<String, u32>,
+}
+
+impl Groups {
+    fn add(&mut self, group: Group, iommus: &Iommus) -> Result<(), Problem> {
+        let number = *group.number.get_ref();
+        let kind = match group.kind.unwrap_or(GroupKind::Iommu) {
+            GroupKind::Iommu => HostGroupKind::Iommu(iommus.of_group(&group)?),
+            GroupKind::Emulated => HostGroupKind::Emulated,
+            GroupKind::Noiommu => HostGroupKind::NoIommu,
+        };
+        if let Some(iommu) = group.iommu.as_ref().filter(|_| group.kind != Some(GroupKind::Iommu))
+            && group.kind.is_some()
+        {
+            let problem = "a group that is emulated or noiommu has no IOMMU".to_owned();
+            return Err(Problem::at(iommu, problem));
+        }
+        let noiommu = kind == HostGroupKind::NoIommu;
+        let twin = |known: &HostGroup| {
+            known.number == number && (known.kind == HostGroupKind::NoIommu) == noiommu
+        };
+        if self.list.iter().any(twin) {
+            return Err(Problem::at(&group.number, format!("two groups have the number {number}")));
+        }
+        if group.device.is_empty() {
+            return Err(Problem::at(&group.number, format!("group {number} has no device")));
+        }
+        let mut devices = Vec::new();
+        for device in group.device {
+            devices.push(self.device(device, number, kind)?);
+        }
+        self.list.push(HostGroup { number, kind, devices });
+        Ok(())
+    }
+
+    fn device(
+        &mut self,
+        device: Device,
+        group: u32,
+        kind: HostGroupKind,
+    ) -> Result<HostDevice, Problem> {
+        let name = device.name.get_ref().clone();
+        check_name(&name, kind).map_err(|problem| Problem::at(&device.name, problem))?;
+        if let Some(other) = self.devices.insert(name.clone(), group) {
+            let problem = format!("device {name} is in group {other} already");
+            return Err(Problem::at(&device.name, problem));
+        }
+        if !matches!(kind, HostGroupKind::Iommu(_)) && !device.regions.is_empty() {
+            let problem = format!("device {name} has regions, but no IOMMU reserves any for it");
+            return Err(Problem::at(&device.name, problem));
+        }
+        let mut regions = Vec::new();
+        for text in &device.regions {
+            let region = parse_region(text.get_ref());
+            regions.push(region.map_err(|problem| Problem::at(text, problem))?);
+        }
+        // The driver of an emulated device is its parent's; it is there for VFIO.
+        let emulated = kind == HostGroupKind::Emulated;
+        let binding = if emulated { Binding::Vfio } else { binding(&device.driver) };
+        Ok(HostDevice {
+            class: device.class.as_ref().map(class).transpose()?,
+            buses: device.buses.as_ref().map(buses).transpose()?,
+            name,
+            description: device.description,
+            binding,
+            regions,
+        })
+    }
+}
+
+/// Devices that firmware tables name must be there: a misspelt one would be passed over.
+fn check_scopes(scopes: &[Spanned<String>], groups: &Groups) -> Result<(), Problem> {
+    match scopes.iter().find(|scope| !groups.devices.contains_key(scope.get_ref())) {
+        Some(scope) => {
+            Err(Problem::at(scope, format!("the host has no device \"{}\"", scope.get_ref())))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A class with its subclass and programming interface: 24 bits.
+fn class(class: &Spanned<Number>) -> Result<u32, Problem> {
+    let value = u32::try_from(class.get_ref().0).ok().filter(|value| *value < 1 << 24);
+    value.ok_or_else(|| {
+        Problem::at(class, "a class has 24 bits, such as 0x030000 for a display".to_owned())
+    })
+}
+
+/// `01-02`: secondary and subordinate bus of a bridge, in hexadecimal.
+fn buses(text: &Spanned<String>) -> Result<(u8, u8), Problem> {
+    let bus = |text: &str| u8::from_str_radix(text, 16).ok();
+    let ends = text.get_ref().split_once('-').unwrap_or((text.get_ref(), text.get_ref()));
+    match (bus(ends.0), bus(ends.1)) {
+        (Some(first), Some(last)) if first <= last => Ok((first, last)),
+        _ => {
+            let problem = format!("\"{}\" are not buses such as \"01-02\"", text.get_ref());
+            Err(Problem::at(text, problem))
+        }
+    }
+}
+
+fn check_name(name: &str, kind: HostGroupKind) -> Result<(), String> {
+    if kind == HostGroupKind::Emulated {
+        let problem = format!("\"{name}\" is not a UUID, by which emulated devices are named");
+        return if is_uuid(name) { Ok(()) } else { Err(problem) };
+    }
+    let problem = format!("\"{name}\" is not a PCI address such as 0000:00:03.0");
+    if is_pci_address(name) { Ok(()) } else { Err(problem) }
+}
+
+fn binding(driver: &str) -> Binding {
+    match driver {
+        "none" => Binding::Unbound,
+        "pci-stub" | "pcieport" => Binding::NoDma,
+        _ if driver.starts_with("vfio") => Binding::Vfio,
+        _ => Binding::Kernel(driver.to_owned()),
+    }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The shape of a host file: what serde reads, before anything is checked against anything.
+
+use std::str::FromStr;
+
+use serde::Deserialize;
+use toml::Spanned;
+use vfio_type1::{IommuDriver, IovaRange, Kernel};
+
+use crate::names::iommu_driver;
+use crate::number::{Number, NumberError, Text, parse_range};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct File {
+    #[serde(default)]
+    pub(super) description: String,
+    pub(super) page_size: Option<Spanned<Number>>,
+    #[serde(default)]
+    pub(super) allow_unsafe_interrupts: bool,
+    #[serde(default)]
+    pub(super) iommu: Vec<Iommu>,
+    #[serde(default)]
+    pub(super) group: Vec<Group>,
+}
+
+/// An IOMMU: results stated outright, or facts.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Iommu {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) driver: Option<Spanned<Text<Driver>>>,
+    pub(super) aperture: Option<Text<RangeText>>,
+    pub(super) page_sizes: Option<Spanned<Number>>,
+    pub(super) coherent: Option<bool>,
+    pub(super) isolated_msi: Option<bool>,
+    #[serde(default)]
+    pub(super) from: Vec<Newer>,
+    pub(super) vtd: Option<VtdFacts>,
+    pub(super) amd: Option<AmdFacts>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct VtdFacts {
+    pub(super) capability: Spanned<Number>,
+    #[serde(default)]
+    pub(super) snoop_control: bool,
+    pub(super) interrupt_remapping: bool,
+    #[serde(default)]
+    pub(super) rmrr: Vec<RmrrFacts>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RmrrFacts {
+    pub(super) range: Text<RangeText>,
+    pub(super) devices: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct AmdFacts {
+    pub(super) virtual_address_bits: Option<Spanned<u32>>,
+    pub(super) table_levels: Spanned<u32>,
+    #[serde(default)]
+    pub(super) ht_range_ignore: bool,
+    pub(super) interrupt_remapping: bool,
+    #[serde(default)]
+    pub(super) ivmd: Vec<IvmdFacts>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct IvmdFacts {
+    pub(super) start: Number,
+    pub(super) length: Number,
+    #[serde(default)]
+    pub(super) exclusion: bool,
+    pub(super) devices: Option<Vec<Spanned<String>>>,
+}
+
+/// What a newer kernel makes of an IOMMU.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Newer {
+    pub(super) kernel: Spanned<Text<Kernel>>,
+    pub(super) aperture: Option<Text<RangeText>>,
+    pub(super) page_sizes: Option<Spanned<Number>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Group {
+    pub(super) number: Spanned<u32>,
+    pub(super) kind: Option<GroupKind>,
+    pub(super) iommu: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) device: Vec<Device>,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum GroupKind {
+    Iommu,
+    Emulated,
+    Noiommu,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Device {
+    pub(super) name: Spanned<String>,
+    #[serde(default)]
+    pub(super) description: String,
+    #[serde(default = "vfio_pci")]
+    pub(super) driver: String,
+    pub(super) class: Option<Spanned<Number>>,
+    pub(super) buses: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) regions: Vec<Spanned<String>>,
+}
+
+fn vfio_pci() -> String {
+    "vfio-pci".to_owned()
+}
+
+pub(super) struct Driver(pub(super) IommuDriver);
+
+impl FromStr for Driver {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        iommu_driver(text).map(Self)
+    }
+}
+
+pub(super) struct RangeText(pub(super) IovaRange);
+
+impl FromStr for RangeText {
+    type Err = NumberError;
+
+    fn from_str(text: &str) -> Result<Self, NumberError> {
+        parse_range(text).map(Self)
+    }
+}

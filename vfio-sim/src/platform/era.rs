@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What IOMMU drivers do where kernels differ, by name. The platforms ask for a behaviour, never
+//! for a version; spec 4.4 and 8 have the sources.
+
+use vfio_type1::Kernel;
+
+use crate::host::age;
+
+/// The behaviours of one kernel's IOMMU drivers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Era {
+    /// VT-d: an RMRR whose scope is a bridge concerns the devices below it. 5.3.
+    pub(super) rmrr_bridge_scopes: bool,
+    /// VT-d: an ISA bridge has the first 16 MiB as a relaxable region, for floppy drivers. 5.3; and
+    /// the kernel must be built with it, which the recorded 7.3 is not.
+    pub(super) isa_region: bool,
+    /// VT-d: the page sizes are those of the hardware, not all from 4 KiB up. 5.15.
+    pub(super) vtd_real_page_sizes: bool,
+    /// AMD-Vi: exclusion ranges of IVMD blocks are listed, as direct regions. 5.5.
+    pub(super) ivmd_exclusions: bool,
+    /// AMD-Vi: the hardware's bit for "no HyperTransport hole" is looked at. 6.16 or so.
+    pub(super) amd_ht_ignore: bool,
+    /// AMD-Vi: how wide a domain is and which pages it has.
+    pub(super) amd_tables: AmdTables,
+}
+
+/// How AMD-Vi's host page tables are described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AmdTables {
+    /// All 64 bits, every page size but 512 GiB.
+    Unlimited,
+    /// All 64 bits, pages below 2^52 bytes.
+    UnlimitedShort,
+    /// What hardware and firmware state. 6.19 or so.
+    Stated,
+}
+
+/// Kernels before 5.3.
+const OLD: Era = Era {
+    rmrr_bridge_scopes: false,
+    isa_region: false,
+    vtd_real_page_sizes: false,
+    ivmd_exclusions: false,
+    amd_ht_ignore: false,
+    amd_tables: AmdTables::Unlimited,
+};
+const V5_10: Era = Era { rmrr_bridge_scopes: true, isa_region: true, ivmd_exclusions: true, ..OLD };
+const V6_1: Era = Era { vtd_real_page_sizes: true, ..V5_10 };
+const V6_12: Era = Era { amd_tables: AmdTables::UnlimitedShort, ..V6_1 };
+const V7_2: Era = Era { amd_tables: AmdTables::Stated, amd_ht_ignore: true, ..V6_12 };
+const V7_3: Era = Era { isa_region: false, ..V7_2 };
+
+/// The behaviours of a kernel: of the newest one that is not newer.
+pub(super) fn of(kernel: &Kernel) -> &'static Era {
+    const ERAS: [(Kernel, Era); 6] = [
+        (Kernel::SERIES_2018_V6, OLD),
+        (Kernel::V5_10, V5_10),
+        (Kernel::V6_1, V6_1),
+        (Kernel::V6_12, V6_12),
+        (Kernel::V7_2, V7_2),
+        (Kernel::V7_3, V7_3),
+    ];
+    let known = ERAS.iter().rev().find(|(from, _)| age(from) <= age(kernel));
+    known.map_or(&OLD, |(_, era)| era)
+}

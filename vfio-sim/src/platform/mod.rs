@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! IOMMU platforms: what a kernel makes of firmware tables and hardware registers.
+//!
+//! A host states facts (a capability register, an RMRR with its device scopes); a platform derives
+//! each device's reserved regions and what a domain can translate, for one kernel. A host may also
+//! state the results outright: that is a platform too ([`Stated`]). The rules are in spec 4.4.
+
+mod amd;
+mod era;
+mod stated;
+mod vtd;
+
+pub use amd::{AmdVi, Ivmd, IvmdDevices};
+pub use stated::{Stated, Widths};
+pub use vtd::{Rmrr, Vtd};
+
+use vfio_type1::{FixedIommu, IommuDriver, Iova, IovaRange, Kernel, RegionKind, ReservedRegion};
+
+use crate::host::HostDevice;
+
+/// What is known of an IOMMU.
+#[derive(Clone, Debug)]
+pub enum Platform {
+    /// The results themselves.
+    Stated(Stated),
+    /// Intel VT-d.
+    Vtd(Vtd),
+    /// AMD-Vi.
+    AmdVi(AmdVi),
+}
+
+impl Platform {
+    /// The driver.
+    pub fn driver(&self) -> IommuDriver {
+        match self {
+            Self::Stated(stated) => stated.driver,
+            Self::Vtd(_) => IommuDriver::IntelVtd,
+            Self::AmdVi(_) => IommuDriver::AmdVi,
+        }
+    }
+
+    /// What `kernel` makes of the IOMMU.
+    pub fn iommu(&self, kernel: &Kernel) -> FixedIommu {
+        match self {
+            Self::Stated(stated) => stated.iommu(kernel),
+            Self::Vtd(vtd) => vtd.iommu(era::of(kernel)),
+            Self::AmdVi(amd) => amd.iommu(era::of(kernel)),
+        }
+    }
+
+    /// The regions that the driver of `kernel` reserves for `device`, in its order. `all` are the
+    /// devices of the host.
+    pub fn regions(
+        &self,
+        device: &HostDevice,
+        all: &[&HostDevice],
+        kernel: &Kernel,
+    ) -> Vec<ReservedRegion> {
+        match self {
+            Self::Stated(_) => Vec::new(),
+            Self::Vtd(vtd) => vtd.regions(device, all, era::of(kernel)),
+            Self::AmdVi(amd) => amd.regions(device, era::of(kernel)),
+        }
+    }
+
+    /// Says that MSIs are not isolated, whatever the facts say.
+    pub(crate) fn forget_isolation(&mut self) {
+        match self {
+            Self::Stated(stated) => stated.isolated_msi = false,
+            Self::Vtd(vtd) => vtd.interrupt_remapping = false,
+            Self::AmdVi(amd) => amd.interrupt_remapping = false,
+        }
+    }
+
+    /// Whether the facts say that MSIs are isolated.
+    pub(crate) fn claims_isolation(&self) -> bool {
+        match self {
+            Self::Stated(stated) => stated.isolated_msi,
+            Self::Vtd(vtd) => vtd.interrupt_remapping,
+            Self::AmdVi(amd) => amd.interrupt_remapping,
+        }
+    }
+}
+
+/// The window in which every x86 platform takes writes for interrupts.
+fn x86_msi_window() -> ReservedRegion {
+    ReservedRegion::new(0xfee0_0000, 0xfeef_ffff, RegionKind::Msi)
+}
+
+/// The addresses of `bits` bits; all 64 at the most.
+fn address_space(bits: u32) -> IovaRange {
+    let last = Iova(u64::MAX >> 64u32.saturating_sub(bits).min(63));
+    IovaRange::new(Iova(0), last).unwrap_or_else(IovaRange::full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_spaces() {
+        assert_eq!(address_space(39).last(), Iova(0x7f_ffff_ffff));
+        assert_eq!(address_space(64), IovaRange::full());
+        assert_eq!(address_space(80), IovaRange::full());
+    }
+}
