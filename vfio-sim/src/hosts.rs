@@ -14,7 +14,25 @@ macro_rules! known {
     };
 }
 
-known!["vtd48", "vtd39", "igd", "igd-57", "amd", "amd-ivmd", "smmu"];
+known![
+    // Recorded.
+    "vtd48",
+    "vtd39",
+    "igd",
+    "amd",
+    "amd-ivmd",
+    "smmu",
+    // From reports, boot logs and driver source.
+    "igd-57",
+    "intel-client-39-igd",
+    "intel-haswell-39",
+    "intel-sandybridge",
+    "intel-xeon-48",
+    "intel-xeon-57",
+    "amd-57",
+    "amd-64",
+    "amd-no-hole",
+];
 
 /// A host that is neither known nor a usable file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

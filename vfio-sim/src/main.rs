@@ -158,9 +158,10 @@ fn complain(message: &str) {
 }
 
 fn list_hosts(out: &mut impl Write) -> Result<ExitCode, Stop> {
+    let width = hosts::names().iter().map(|name| name.len()).max().unwrap_or(0);
     for host in hosts::known() {
         let Host { name, description, .. } = host.map_err(Stop::bad)?;
-        writeln!(out, "{name:10}{description}")?;
+        writeln!(out, "{name:width$}  {description}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

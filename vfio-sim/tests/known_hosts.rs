@@ -65,3 +65,41 @@ fn facts_give_what_was_recorded_on_each_kernel() {
     assert_eq!(kernels, ["5.10", "6.1", "6.12", "7.2", "7.3"]);
     assert!(compared > 300, "{compared}");
 }
+
+/// The valid ranges that a host's device has by itself.
+fn valid(host: &str, kernel: Kernel, device: &str) -> String {
+    let info = info(&hosts::find(host).unwrap(), kernel, device);
+    let ranges = info.unwrap_or_else(|| panic!("{host}: {device}")).iova_ranges;
+    ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn hosts_that_are_not_recorded_have_the_ranges_their_facts_mean() {
+    let nic = "0000:01:00.0";
+    let below = "0x0..0xfedfffff 0xfef00000.";
+    let hole = "0x0..0xfedfffff 0xfef00000..0xfcffffffff 0x10000000000.";
+    let cases = [
+        ("intel-client-39-igd", "0000:00:02.0", Kernel::V6_12, below, "0x7fffffffff"),
+        ("intel-haswell-39", "0000:00:02.0", Kernel::V6_12, below, "0x7fffffffff"),
+        ("intel-client-39-igd", nic, Kernel::V6_12, below, "0x7fffffffff"),
+        ("intel-sandybridge", "0000:00:02.0", Kernel::V6_1, below, "0x7fffffffff"),
+        ("intel-xeon-48", "0000:00:14.0", Kernel::V7_3, below, "0xffffffffffff"),
+        ("intel-xeon-57", nic, Kernel::V7_3, below, "0x1ffffffffffffff"),
+        ("amd-57", nic, Kernel::V6_12, hole, "0xffffffffffffffff"),
+        ("amd-57", nic, Kernel::V7_3, hole, "0x1ffffffffffffff"),
+        ("amd-64", nic, Kernel::V7_3, hole, "0xffffffffffffffff"),
+        ("amd-no-hole", nic, Kernel::V6_12, hole, "0xffffffffffffffff"),
+        ("amd-no-hole", nic, Kernel::V7_2, below, "0xffffffffffff"),
+    ];
+    for (host, device, kernel, first, last) in cases {
+        assert_eq!(valid(host, kernel, device), format!("{first}.{last}"), "{host}, {kernel}");
+    }
+    // The 2018 series cut the displays' RMRRs out.
+    assert_eq!(
+        valid("intel-client-39-igd", Kernel::SERIES_2018_V6, "0000:00:02.0"),
+        "0x0..0x63ffffff 0x68800000..0xfedfffff 0xfef00000..0x7fffffffff"
+    );
+    let haswell = hosts::find("intel-haswell-39").unwrap();
+    let page_sizes = |kernel| info(&haswell, kernel, "0000:00:02.0").unwrap().page_sizes.0;
+    assert_eq!((page_sizes(Kernel::V5_10), page_sizes(Kernel::V6_1)), (!0xfff, 0x1000));
+}
