@@ -127,7 +127,7 @@ impl Host {
         let iommus: Vec<Arc<dyn Iommu>> = self
             .iommus
             .iter()
-            .map(|iommu| Arc::new(iommu.platform.iommu(&kernel)) as Arc<_>)
+            .map(|iommu| Arc::new(iommu.platform.iommu(&kernel, self.page_size)) as Arc<_>)
             .collect();
         let all_devices: Vec<&HostDevice> =
             self.groups.iter().flat_map(|group| group.devices.iter()).collect();
@@ -142,7 +142,8 @@ impl Host {
                 HostGroupKind::NoIommu => GroupKind::NoIommu,
             };
             let platform = group.platform(&self.iommus);
-            let describe = |device: &HostDevice| device.under(&kernel, platform, &all_devices);
+            let describe =
+                |device: &HostDevice| device.under(&kernel, self.page_size, platform, &all_devices);
             let devices = group.devices.iter().map(describe).collect();
             groups.push(GroupDescription { number: group.number, kind, devices });
         }
@@ -155,7 +156,9 @@ impl Host {
     /// What the domains of a group can translate under `kernel`.
     pub fn aperture(&self, group: &HostGroup, kernel: &Kernel) -> Option<IovaRange> {
         match group.kind {
-            HostGroupKind::Iommu(at) => Some(self.iommus.get(at)?.platform.iommu(kernel).aperture),
+            HostGroupKind::Iommu(at) => {
+                Some(self.iommus.get(at)?.platform.iommu(kernel, self.page_size).aperture)
+            }
             HostGroupKind::Emulated | HostGroupKind::NoIommu => None,
         }
     }
@@ -195,10 +198,11 @@ impl HostDevice {
     fn under(
         &self,
         kernel: &Kernel,
+        cpu_page: PageSize,
         platform: Option<&Platform>,
         all: &[&HostDevice],
     ) -> DeviceDescription {
-        let derived = platform.map(|platform| platform.regions(self, all, kernel));
+        let derived = platform.map(|platform| platform.regions(self, all, kernel, cpu_page));
         let stated = self.regions.iter().filter(|region| region.known_to(kernel));
         DeviceDescription {
             name: self.name.clone(),

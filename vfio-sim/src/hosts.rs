@@ -32,6 +32,12 @@ known![
     "amd-57",
     "amd-64",
     "amd-no-hole",
+    "smmu-64k",
+    "hisi-d05",
+    "lx2160a",
+    "tegra-smmuv2-39",
+    "qemu-virtio-q35",
+    "qemu-virtio-arm",
 ];
 
 /// A host that is neither known nor a usable file.

@@ -78,6 +78,8 @@ fn hosts_that_are_not_recorded_have_the_ranges_their_facts_mean() {
     let nic = "0000:01:00.0";
     let below = "0x0..0xfedfffff 0xfef00000.";
     let hole = "0x0..0xfedfffff 0xfef00000..0xfcffffffff 0x10000000000.";
+    let arm = "0x0..0x7ffffff 0x8100000.";
+    let hisi = "0x0..0x7ffffff 0x8100000..0xc600ffff 0xc6020000.";
     let cases = [
         ("intel-client-39-igd", "0000:00:02.0", Kernel::V6_12, below, "0x7fffffffff"),
         ("intel-haswell-39", "0000:00:02.0", Kernel::V6_12, below, "0x7fffffffff"),
@@ -90,6 +92,12 @@ fn hosts_that_are_not_recorded_have_the_ranges_their_facts_mean() {
         ("amd-64", nic, Kernel::V7_3, hole, "0xffffffffffffffff"),
         ("amd-no-hole", nic, Kernel::V6_12, hole, "0xffffffffffffffff"),
         ("amd-no-hole", nic, Kernel::V7_2, below, "0xffffffffffff"),
+        ("smmu-64k", nic, Kernel::V7_3, arm, "0xffffffffffff"),
+        ("hisi-d05", nic, Kernel::V7_3, hisi, "0xffffffffffff"),
+        ("lx2160a", nic, Kernel::V7_3, arm, "0xffffffffffff"),
+        ("tegra-smmuv2-39", nic, Kernel::V7_3, arm, "0x7fffffffff"),
+        ("qemu-virtio-q35", nic, Kernel::V6_12, below, "0x7fffffffff"),
+        ("qemu-virtio-arm", nic, Kernel::V6_12, "0x0..0x808ffff 0x80a0000.", "0xffffffffffff"),
     ];
     for (host, device, kernel, first, last) in cases {
         assert_eq!(valid(host, kernel, device), format!("{first}.{last}"), "{host}, {kernel}");
@@ -99,6 +107,8 @@ fn hosts_that_are_not_recorded_have_the_ranges_their_facts_mean() {
         valid("intel-client-39-igd", Kernel::SERIES_2018_V6, "0000:00:02.0"),
         "0x0..0x63ffffff 0x68800000..0xfedfffff 0xfef00000..0x7fffffffff"
     );
+    let altra = hosts::find("smmu-64k").unwrap();
+    assert_eq!(info(&altra, Kernel::V7_3, nic).unwrap().page_sizes.0, 0x2001_0000);
     let haswell = hosts::find("intel-haswell-39").unwrap();
     let page_sizes = |kernel| info(&haswell, kernel, "0000:00:02.0").unwrap().page_sizes.0;
     assert_eq!((page_sizes(Kernel::V5_10), page_sizes(Kernel::V6_1)), (!0xfff, 0x1000));

@@ -2,13 +2,18 @@
 //! What a host file says of an IOMMU: facts, or results stated outright.
 
 use toml::Spanned;
-use vfio_type1::{Kernel, PageSizes};
+use vfio_type1::{IovaRange, Kernel, PageSize, PageSizes, RegionKind};
 
 use super::Problem;
-use super::schema::{AmdFacts, Iommu, IvmdFacts, Newer, VtdFacts};
+use super::region::parse_region;
+use super::schema::{
+    AmdFacts, Iommu, IvmdFacts, Newer, RmrFacts, SmmuFacts, VirtioFacts, VtdFacts,
+};
 use crate::host::age;
 use crate::number::Number;
-use crate::platform::{AmdVi, Ivmd, IvmdDevices, Platform, Rmrr, Stated, Vtd, Widths};
+use crate::platform::{
+    AmdVi, Ivmd, IvmdDevices, Platform, Rmr, Rmrr, Smmu, Stated, VirtioIommu, Vtd, Widths,
+};
 
 /// What is known of an IOMMU. Facts and results exclude each other: both could not be true of every
 /// kernel.
@@ -16,14 +21,24 @@ pub(super) fn platform(iommu: &Iommu) -> Result<Platform, Problem> {
     let place = iommu.driver.as_ref().map(Spanned::span).or(iommu.name.as_ref().map(Spanned::span));
     let wrong = |text: &str| Err(Problem { span: place.clone(), text: text.to_owned() });
     let states = iommu.aperture.is_some() || iommu.page_sizes.is_some() || !iommu.from.is_empty();
-    match (&iommu.vtd, &iommu.amd) {
-        (None, None) => stated(iommu).map(Platform::Stated),
-        _ if states || iommu.driver.is_some() => {
-            wrong("facts ([iommu.vtd], [iommu.amd]) and stated results exclude each other")
+    let facts: Vec<Result<Platform, Problem>> = [
+        iommu.vtd.as_ref().map(|facts| vtd(facts).map(Platform::Vtd)),
+        iommu.amd.as_ref().map(|facts| amd(facts).map(Platform::AmdVi)),
+        iommu.smmuv3.as_ref().map(|facts| smmu(facts, true).map(Platform::Smmu)),
+        iommu.smmuv2.as_ref().map(|facts| smmu(facts, false).map(Platform::Smmu)),
+        iommu.virtio.as_ref().map(|facts| virtio(facts).map(Platform::Virtio)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let count = facts.len();
+    match facts.into_iter().next() {
+        None => stated(iommu).map(Platform::Stated),
+        Some(_) if states || iommu.driver.is_some() => {
+            wrong("facts (such as [iommu.vtd]) and stated results exclude each other")
         }
-        (Some(vtd), None) => vtd_facts(vtd).map(Platform::Vtd),
-        (None, Some(amd)) => amd_facts(amd).map(Platform::AmdVi),
-        (Some(_), Some(_)) => wrong("an IOMMU is [iommu.vtd] or [iommu.amd], not both"),
+        Some(_) if count > 1 => wrong("an IOMMU has facts of one platform only"),
+        Some(platform) => platform,
     }
 }
 
@@ -31,7 +46,9 @@ pub(super) fn platform(iommu: &Iommu) -> Result<Platform, Problem> {
 pub(super) fn scopes(iommu: &Iommu) -> Vec<Spanned<String>> {
     let rmrrs = iommu.vtd.iter().flat_map(|vtd| vtd.rmrr.iter().flat_map(|rmrr| &rmrr.devices));
     let ivmds = iommu.amd.iter().flat_map(|amd| amd.ivmd.iter().filter_map(|i| i.devices.as_ref()));
-    rmrrs.chain(ivmds.flatten()).cloned().collect()
+    let smmus = iommu.smmuv3.iter().chain(&iommu.smmuv2);
+    let rmrs = smmus.flat_map(|smmu| smmu.rmr.iter().flat_map(|rmr| &rmr.devices));
+    rmrrs.chain(ivmds.flatten()).chain(rmrs).cloned().collect()
 }
 
 fn stated(iommu: &Iommu) -> Result<Stated, Problem> {
@@ -77,8 +94,8 @@ fn newer(widths: Widths, changes: &[Newer]) -> Result<Vec<(Kernel, Widths)>, Pro
     Ok(newer)
 }
 
-fn vtd_facts(facts: &VtdFacts) -> Result<Vtd, Problem> {
-    let vtd = Vtd {
+fn vtd(facts: &VtdFacts) -> Result<Vtd, Problem> {
+    let unit = Vtd {
         capability: facts.capability.get_ref().0,
         snoop_control: facts.snoop_control,
         interrupt_remapping: facts.interrupt_remapping,
@@ -88,14 +105,14 @@ fn vtd_facts(facts: &VtdFacts) -> Result<Vtd, Problem> {
             .map(|rmrr| Rmrr { range: rmrr.range.0.0, devices: names(&rmrr.devices) })
             .collect(),
     };
-    if vtd.address_bits() == 0 {
+    if unit.address_bits() == 0 {
         let problem = "the capability register offers no page walk (SAGAW, bits 12:8)".to_owned();
         return Err(Problem::at(&facts.capability, problem));
     }
-    Ok(vtd)
+    Ok(unit)
 }
 
-fn amd_facts(facts: &AmdFacts) -> Result<AmdVi, Problem> {
+fn amd(facts: &AmdFacts) -> Result<AmdVi, Problem> {
     if !(4..=6).contains(facts.table_levels.get_ref()) {
         return Err(Problem::at(&facts.table_levels, "table-levels is 4, 5 or 6".to_owned()));
     }
@@ -109,6 +126,59 @@ fn amd_facts(facts: &AmdFacts) -> Result<AmdVi, Problem> {
         ht_range_ignore: facts.ht_range_ignore,
         interrupt_remapping: facts.interrupt_remapping,
         ivmds: facts.ivmd.iter().map(ivmd).collect(),
+    })
+}
+
+fn smmu(facts: &SmmuFacts, v3: bool) -> Result<Smmu, Problem> {
+    Ok(Smmu {
+        v3,
+        input_bits: address_bits(&facts.input_bits)?,
+        output_bits: address_bits(&facts.output_bits)?,
+        granules: facts.granules.iter().map(granule).collect::<Result<_, _>>()?,
+        isolated_msi: facts.isolated_msi,
+        its_windows: facts.its_windows.iter().map(|window| window.0.0).collect(),
+        rmrs: facts.rmr.iter().map(rmr).collect(),
+    })
+}
+
+fn address_bits(bits: &Spanned<u32>) -> Result<u32, Problem> {
+    match *bits.get_ref() {
+        good @ 32..=64 => Ok(good),
+        _ => Err(Problem::at(bits, "an address size is between 32 and 64 bits".to_owned())),
+    }
+}
+
+fn granule(size: &Spanned<Number>) -> Result<PageSize, Problem> {
+    let known = [PageSize::P4K, PageSize::P16K, PageSize::P64K];
+    let granule = known.into_iter().find(|granule| granule.bytes() == size.get_ref().0);
+    granule.ok_or_else(|| Problem::at(size, "a granule is 4K, 16K or 64K".to_owned()))
+}
+
+fn rmr(facts: &RmrFacts) -> Rmr {
+    Rmr {
+        base: facts.base.0,
+        length: facts.length.0,
+        remap_permitted: facts.remap_permitted,
+        devices: names(&facts.devices),
+    }
+}
+
+fn virtio(facts: &VirtioFacts) -> Result<VirtioIommu, Problem> {
+    let mut regions = Vec::new();
+    for text in &facts.regions {
+        let region = parse_region(text.get_ref()).map_err(|problem| Problem::at(text, problem))?;
+        let probed = matches!(region.region.kind, RegionKind::Msi | RegionKind::Reserved);
+        if !probed || region.since.is_some() {
+            let problem = "a probe reports regions of kind msi and reserved".to_owned();
+            return Err(Problem::at(text, problem));
+        }
+        regions.push(region.region);
+    }
+    Ok(VirtioIommu {
+        input_range: facts.input_range.as_ref().map_or_else(IovaRange::full, |range| range.0.0),
+        page_sizes: page_sizes(&facts.page_sizes)?,
+        isolated_msi: facts.isolated_msi,
+        regions,
     })
 }
 

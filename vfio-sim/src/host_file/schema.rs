@@ -38,6 +38,42 @@ pub(super) struct Iommu {
     pub(super) from: Vec<Newer>,
     pub(super) vtd: Option<VtdFacts>,
     pub(super) amd: Option<AmdFacts>,
+    pub(super) smmuv3: Option<SmmuFacts>,
+    pub(super) smmuv2: Option<SmmuFacts>,
+    pub(super) virtio: Option<VirtioFacts>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct SmmuFacts {
+    pub(super) input_bits: Spanned<u32>,
+    pub(super) output_bits: Spanned<u32>,
+    pub(super) granules: Vec<Spanned<Number>>,
+    pub(super) isolated_msi: bool,
+    #[serde(default)]
+    pub(super) its_windows: Vec<Text<RangeText>>,
+    #[serde(default)]
+    pub(super) rmr: Vec<RmrFacts>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RmrFacts {
+    pub(super) base: Number,
+    pub(super) length: Number,
+    #[serde(default)]
+    pub(super) remap_permitted: bool,
+    pub(super) devices: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct VirtioFacts {
+    pub(super) input_range: Option<Text<RangeText>>,
+    pub(super) page_sizes: Spanned<Number>,
+    pub(super) isolated_msi: bool,
+    #[serde(default)]
+    pub(super) regions: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

@@ -16,6 +16,8 @@ pub(super) struct Era {
     pub(super) isa_region: bool,
     /// VT-d: the page sizes are those of the hardware, not all from 4 KiB up. 5.15.
     pub(super) vtd_real_page_sizes: bool,
+    /// SMMUs: the IORT table's reserved memory is listed. 6.0.
+    pub(super) iort_rmrs: bool,
     /// AMD-Vi: exclusion ranges of IVMD blocks are listed, as direct regions. 5.5.
     pub(super) ivmd_exclusions: bool,
     /// AMD-Vi: the hardware's bit for "no HyperTransport hole" is looked at. 6.16 or so.
@@ -40,12 +42,13 @@ const OLD: Era = Era {
     rmrr_bridge_scopes: false,
     isa_region: false,
     vtd_real_page_sizes: false,
+    iort_rmrs: false,
     ivmd_exclusions: false,
     amd_ht_ignore: false,
     amd_tables: AmdTables::Unlimited,
 };
 const V5_10: Era = Era { rmrr_bridge_scopes: true, isa_region: true, ivmd_exclusions: true, ..OLD };
-const V6_1: Era = Era { vtd_real_page_sizes: true, ..V5_10 };
+const V6_1: Era = Era { vtd_real_page_sizes: true, iort_rmrs: true, ..V5_10 };
 const V6_12: Era = Era { amd_tables: AmdTables::UnlimitedShort, ..V6_1 };
 const V7_2: Era = Era { amd_tables: AmdTables::Stated, amd_ht_ignore: true, ..V6_12 };
 const V7_3: Era = Era { isa_region: false, ..V7_2 };

@@ -7,14 +7,18 @@
 
 mod amd;
 mod era;
+mod smmu;
 mod stated;
+mod virtio;
 mod vtd;
 
 pub use amd::{AmdVi, Ivmd, IvmdDevices};
+pub use smmu::{Rmr, Smmu};
 pub use stated::{Stated, Widths};
+pub use virtio::VirtioIommu;
 pub use vtd::{Rmrr, Vtd};
 
-use vfio_type1::{FixedIommu, IommuDriver, Iova, IovaRange, Kernel, RegionKind, ReservedRegion};
+use vfio_type1::{FixedIommu, Iova, IovaRange, Kernel, PageSize, RegionKind, ReservedRegion};
 
 use crate::host::HostDevice;
 
@@ -27,24 +31,21 @@ pub enum Platform {
     Vtd(Vtd),
     /// AMD-Vi.
     AmdVi(AmdVi),
+    /// Arm SMMUv3 or v2.
+    Smmu(Smmu),
+    /// virtio-iommu.
+    Virtio(VirtioIommu),
 }
 
 impl Platform {
-    /// The driver.
-    pub fn driver(&self) -> IommuDriver {
-        match self {
-            Self::Stated(stated) => stated.driver,
-            Self::Vtd(_) => IommuDriver::IntelVtd,
-            Self::AmdVi(_) => IommuDriver::AmdVi,
-        }
-    }
-
-    /// What `kernel` makes of the IOMMU.
-    pub fn iommu(&self, kernel: &Kernel) -> FixedIommu {
+    /// What `kernel` makes of the IOMMU, on a CPU with pages of `cpu_page`.
+    pub fn iommu(&self, kernel: &Kernel, cpu_page: PageSize) -> FixedIommu {
         match self {
             Self::Stated(stated) => stated.iommu(kernel),
             Self::Vtd(vtd) => vtd.iommu(era::of(kernel)),
             Self::AmdVi(amd) => amd.iommu(era::of(kernel)),
+            Self::Smmu(smmu) => smmu.iommu(cpu_page),
+            Self::Virtio(virtio) => virtio.iommu(),
         }
     }
 
@@ -55,11 +56,14 @@ impl Platform {
         device: &HostDevice,
         all: &[&HostDevice],
         kernel: &Kernel,
+        cpu_page: PageSize,
     ) -> Vec<ReservedRegion> {
         match self {
             Self::Stated(_) => Vec::new(),
             Self::Vtd(vtd) => vtd.regions(device, all, era::of(kernel)),
             Self::AmdVi(amd) => amd.regions(device, era::of(kernel)),
+            Self::Smmu(smmu) => smmu.regions(device, cpu_page, era::of(kernel)),
+            Self::Virtio(virtio) => virtio.regions(),
         }
     }
 
@@ -69,6 +73,8 @@ impl Platform {
             Self::Stated(stated) => stated.isolated_msi = false,
             Self::Vtd(vtd) => vtd.interrupt_remapping = false,
             Self::AmdVi(amd) => amd.interrupt_remapping = false,
+            Self::Smmu(smmu) => smmu.isolated_msi = false,
+            Self::Virtio(virtio) => virtio.isolated_msi = false,
         }
     }
 
@@ -78,6 +84,8 @@ impl Platform {
             Self::Stated(stated) => stated.isolated_msi,
             Self::Vtd(vtd) => vtd.interrupt_remapping,
             Self::AmdVi(amd) => amd.interrupt_remapping,
+            Self::Smmu(smmu) => smmu.isolated_msi,
+            Self::Virtio(virtio) => virtio.isolated_msi,
         }
     }
 }
