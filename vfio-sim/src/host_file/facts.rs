@@ -137,7 +137,7 @@ fn smmu(facts: &SmmuFacts, v3: bool) -> Result<Smmu, Problem> {
         granules: facts.granules.iter().map(granule).collect::<Result<_, _>>()?,
         isolated_msi: facts.isolated_msi,
         its_windows: facts.its_windows.iter().map(|window| window.0.0).collect(),
-        rmrs: facts.rmr.iter().map(rmr).collect(),
+        rmrs: facts.rmr.iter().map(rmr).collect::<Result<_, _>>()?,
     })
 }
 
@@ -154,13 +154,14 @@ fn granule(size: &Spanned<Number>) -> Result<PageSize, Problem> {
     granule.ok_or_else(|| Problem::at(size, "a granule is 4K, 16K or 64K".to_owned()))
 }
 
-fn rmr(facts: &RmrFacts) -> Rmr {
-    Rmr {
-        base: facts.base.0,
-        length: facts.length.0,
-        remap_permitted: facts.remap_permitted,
-        devices: names(&facts.devices),
+fn rmr(facts: &RmrFacts) -> Result<Rmr, Problem> {
+    let (base, length) = (facts.base.0, facts.length.get_ref().0);
+    if length == 0 || base.checked_add(length - 1).is_none() {
+        let problem = format!("{length:#x} bytes from {base:#x} are no range of addresses");
+        return Err(Problem::at(&facts.length, problem));
     }
+    let devices = names(&facts.devices);
+    Ok(Rmr { base, length, remap_permitted: facts.remap_permitted, devices })
 }
 
 fn virtio(facts: &VirtioFacts) -> Result<VirtioIommu, Problem> {

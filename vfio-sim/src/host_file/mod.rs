@@ -132,6 +132,13 @@ mod tests {
             (&device("0000:00:03.0", "\"0+1\""), "write RANGE KIND"),
             (&device("0000:00:03.0", "\"0+1 msi since 6.6\""), "unknown kernel \"6.6\""),
             ("[[group]]\nnumber = -1\n", "test.toml:8:10: "),
+            (
+                "[[iommu]]\n[iommu.smmuv3]\ninput-bits = 48\noutput-bits = 48\n\
+                 granules = [\"4K\"]\nisolated-msi = true\n[[iommu.smmuv3.rmr]]\n\
+                 base = \"0xfffffffffffff000\"\nlength = \"8K\"\ndevices = []\n\
+                 [[group]]\nnumber = 1\n",
+                "test.toml:15:10: 0x2000 bytes from 0xfffffffffffff000 are no range",
+            ),
             ("[[group]]\nnumbr = 1\n", "test.toml:8:1: unknown field `numbr`"),
             ("[[group]\n", "test.toml:7:"),
         ];

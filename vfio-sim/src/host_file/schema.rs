@@ -60,7 +60,7 @@ pub(super) struct SmmuFacts {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RmrFacts {
     pub(super) base: Number,
-    pub(super) length: Number,
+    pub(super) length: Spanned<Number>,
     #[serde(default)]
     pub(super) remap_permitted: bool,
     pub(super) devices: Vec<Spanned<String>>,
