@@ -104,10 +104,11 @@ impl Groups {
             GroupKind::Emulated => HostGroupKind::Emulated,
             GroupKind::Noiommu => HostGroupKind::NoIommu,
         };
-        if let Some(iommu) = group.iommu.as_ref().filter(|_| group.kind != Some(GroupKind::Iommu))
-            && group.kind.is_some()
+        if let Some(iommu) = &group.iommu
+            && !matches!(kind, HostGroupKind::Iommu(_))
         {
-            let problem = "a group that is emulated or noiommu has no IOMMU".to_owned();
+            let problem =
+                "a group that is emulated or noiommu has no IOMMU; leave it out".to_owned();
             return Err(Problem::at(iommu, problem));
         }
         let noiommu = kind == HostGroupKind::NoIommu;

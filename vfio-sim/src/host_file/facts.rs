@@ -35,9 +35,11 @@ pub(super) fn platform(iommu: &Iommu) -> Result<Platform, Problem> {
     match facts.into_iter().next() {
         None => stated(iommu).map(Platform::Stated),
         Some(_) if states || iommu.driver.is_some() => {
-            wrong("facts (such as [iommu.vtd]) and stated results exclude each other")
+            wrong("facts (such as [iommu.vtd]) and stated results exclude each other; keep one")
         }
-        Some(_) if count > 1 => wrong("an IOMMU has facts of one platform only"),
+        Some(_) if count > 1 => {
+            wrong("an IOMMU has facts of one platform only; write an [[iommu]] for each")
+        }
         Some(platform) => platform,
     }
 }
@@ -106,7 +108,9 @@ fn vtd(facts: &VtdFacts) -> Result<Vtd, Problem> {
             .collect(),
     };
     if unit.address_bits() == 0 {
-        let problem = "the capability register offers no page walk (SAGAW, bits 12:8)".to_owned();
+        let problem = "the capability register offers no page walk (SAGAW, bits 12:8); copy it \
+                       from /sys/class/iommu/dmar0/intel-iommu/cap"
+            .to_owned();
         return Err(Problem::at(&facts.capability, problem));
     }
     Ok(unit)
@@ -157,7 +161,9 @@ fn granule(size: &Spanned<Number>) -> Result<PageSize, Problem> {
 fn rmr(facts: &RmrFacts) -> Result<Rmr, Problem> {
     let (base, length) = (facts.base.0, facts.length.get_ref().0);
     if length == 0 || base.checked_add(length - 1).is_none() {
-        let problem = format!("{length:#x} bytes from {base:#x} are no range of addresses");
+        let problem = format!(
+            "{length:#x} bytes from {base:#x} are no range of addresses; state what the IORT table does"
+        );
         return Err(Problem::at(&facts.length, problem));
     }
     let devices = names(&facts.devices);
@@ -170,7 +176,7 @@ fn virtio(facts: &VirtioFacts) -> Result<VirtioIommu, Problem> {
         let region = parse_region(text.get_ref()).map_err(|problem| Problem::at(text, problem))?;
         let probed = matches!(region.region.kind, RegionKind::Msi | RegionKind::Reserved);
         if !probed || region.since.is_some() {
-            let problem = "a probe reports regions of kind msi and reserved".to_owned();
+            let problem = "a probe reports RANGE msi and RANGE reserved, nothing else".to_owned();
             return Err(Problem::at(text, problem));
         }
         regions.push(region.region);
