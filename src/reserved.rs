@@ -69,6 +69,11 @@ impl ReservedRegion {
         Self { first: Iova(first), last: Iova(last), kind }
     }
 
+    /// The region that is `range`.
+    pub fn from_range(range: IovaRange, kind: RegionKind) -> Self {
+        Self { first: range.first(), last: range.last(), kind }
+    }
+
     /// The region of `length` bytes from `first`; a length of zero gives `last = first - 1`.
     pub fn from_length(first: u64, length: u64, kind: RegionKind) -> Self {
         Self::new(first, first.wrapping_add(length).wrapping_sub(1), kind)

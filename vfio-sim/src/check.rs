@@ -231,8 +231,7 @@ pub fn render(report: &Report) -> String {
     for container in &report.containers {
         text += &format!("\n{title}{}{title:#}\n", container.title);
         if let Some(refusal) = &container.not_assigned {
-            let paint = Style.warning();
-            text += &format!("  {paint}cannot be assigned: {}{paint:#}\n", refusal.text());
+            text += &refusal.not_assigned();
         }
         let width = container.ranges.iter().map(|range| range.name.chars().count()).max();
         for range in &container.ranges {

@@ -121,6 +121,12 @@ pub(crate) fn age(kernel: &Kernel) -> usize {
     position.unwrap_or(Kernel::ALL.len())
 }
 
+/// What holds for `kernel`: the entry of the newest kernel that is not newer. Oldest first.
+pub(crate) fn newest_for<'a, T>(entries: &'a [(Kernel, T)], kernel: &Kernel) -> Option<&'a T> {
+    let entry = entries.iter().rev().find(|(from, _)| age(from) <= age(kernel));
+    entry.map(|(_, value)| value)
+}
+
 impl Host {
     /// The VFIO driver of `kernel` on this host.
     pub fn boot(&self, kernel: Kernel) -> Result<Vfio, BootError> {
@@ -129,8 +135,7 @@ impl Host {
             .iter()
             .map(|iommu| Arc::new(iommu.platform.iommu(&kernel, self.page_size)) as Arc<_>)
             .collect();
-        let all_devices: Vec<&HostDevice> =
-            self.groups.iter().flat_map(|group| group.devices.iter()).collect();
+        let all_devices: Vec<&HostDevice> = self.devices().collect();
         let mut groups = Vec::new();
         for group in &self.groups {
             let kind = match group.kind {
@@ -155,18 +160,17 @@ impl Host {
 
     /// What the domains of a group can translate under `kernel`.
     pub fn aperture(&self, group: &HostGroup, kernel: &Kernel) -> Option<IovaRange> {
-        match group.kind {
-            HostGroupKind::Iommu(at) => {
-                Some(self.iommus.get(at)?.platform.iommu(kernel, self.page_size).aperture)
-            }
-            HostGroupKind::Emulated | HostGroupKind::NoIommu => None,
-        }
+        let platform = group.platform(&self.iommus)?;
+        Some(platform.iommu(kernel, self.page_size).aperture)
+    }
+
+    fn devices(&self) -> impl Iterator<Item = &HostDevice> {
+        self.groups.iter().flat_map(|group| group.devices.iter())
     }
 
     /// The names of all devices.
     pub fn device_names(&self) -> Vec<String> {
-        let devices = self.groups.iter().flat_map(|group| group.devices.iter());
-        devices.map(|device| device.name.clone()).collect()
+        self.devices().map(|device| device.name.clone()).collect()
     }
 
     /// The device with this name, and its group.

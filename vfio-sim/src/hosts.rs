@@ -61,7 +61,11 @@ pub fn names() -> Vec<&'static str> {
 
 /// The known hosts.
 pub fn known() -> impl Iterator<Item = Result<Host, HostFileError>> {
-    KNOWN.iter().map(|(name, text)| host_file::parse(name, &format!("hosts/{name}.toml"), text))
+    KNOWN.iter().map(|(name, text)| parse(name, text))
+}
+
+fn parse(name: &str, text: &str) -> Result<Host, HostFileError> {
+    host_file::parse(name, &format!("hosts/{name}.toml"), text)
 }
 
 /// The host of that name, or the host in that file. A name with a `/` or ending in `.toml` is a
@@ -70,7 +74,7 @@ pub fn find(name: &str) -> Result<Host, FindHostError> {
     let file = name.contains('/') || name.ends_with(".toml");
     let known = KNOWN.iter().find(|(known, _)| *known == name && !file);
     if let Some((_, text)) = known {
-        return Ok(host_file::parse(name, &format!("hosts/{name}.toml"), text)?);
+        return Ok(parse(name, text)?);
     }
     let path = Path::new(name);
     if !file && !path.exists() {

@@ -54,7 +54,11 @@ pub fn replay(trace: &Trace, kernel: Kernel) -> Result<Outcome, BootError> {
 /// No file of a running system states MSI isolation, so a header can be wrong about it. Where this
 /// emulator does not answer EPERM itself, no other rule is left that the kernel could mean.
 fn denied_isolation(trace: &Trace, outcome: &Outcome) -> Option<usize> {
-    let claims = trace.host.iommus.iter().any(|iommu| iommu.platform.claims_isolation());
+    let claims = trace
+        .host
+        .iommus
+        .iter()
+        .any(|iommu| iommu.platform.iommu(&trace.kernel, trace.host.page_size).isolated_msi);
     let first = outcome.differences.first().filter(|_| claims)?;
     let recorded = trace.calls.iter().find(|recorded| recorded.line == first.line)?;
     let attaches = match recorded.call {

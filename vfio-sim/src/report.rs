@@ -4,6 +4,8 @@
 use serde::Serialize;
 use vfio_type1::{Errno, IovaRange};
 
+use crate::style::Style;
+
 /// A refusal, by a kernel or before one is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusal {
@@ -17,6 +19,12 @@ impl Refusal {
     /// A kernel's refusal.
     pub fn new(errno: Errno, error: &dyn std::error::Error) -> Self {
         Self { errno: Some(errno.to_string()), why: error.to_string() }
+    }
+
+    /// The line of a report for groups that cannot be assigned.
+    pub(crate) fn not_assigned(&self) -> String {
+        let paint = Style.warning();
+        format!("  {paint}cannot be assigned: {}{paint:#}\n", self.text())
     }
 
     /// `EINVAL: why`.

@@ -221,8 +221,7 @@ fn render_group(group: &GroupShow) -> String {
 /// What a container with the groups accepts, or why there is none.
 fn render_list(container: &ContainerShow) -> String {
     if let Some(refusal) = &container.not_assigned {
-        let paint = Style.warning();
-        return format!("  {paint}cannot be assigned: {}{paint:#}\n", refusal.text());
+        return refusal.not_assigned();
     }
     let good = Style.good();
     let mut text = String::new();

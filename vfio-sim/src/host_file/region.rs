@@ -35,8 +35,7 @@ fn region(range: &str, kind: RegionKind) -> Result<ReservedRegion, NumberError> 
     if let Some(first) = range.strip_suffix("+0") {
         return Ok(ReservedRegion::from_length(parse_number(first)?, 0, kind));
     }
-    let range = parse_range(range)?;
-    Ok(ReservedRegion { first: range.first(), last: range.last(), kind })
+    Ok(ReservedRegion::from_range(parse_range(range)?, kind))
 }
 
 const KINDS: [(&str, RegionKind); 5] = [

@@ -69,13 +69,14 @@ impl AmdVi {
     fn aperture(&self, era: &Era) -> IovaRange {
         match era.amd_tables {
             AmdTables::Unlimited | AmdTables::UnlimitedShort => IovaRange::full(),
-            AmdTables::Stated => address_space(self.table_bits().min(self.virtual_address_bits)),
+            AmdTables::Stated => address_space(self.address_bits()),
         }
     }
 
-    /// Nine bits a level and twelve in the page; the sixth level has what is left of 64.
-    fn table_bits(&self) -> u32 {
-        (12 + 9 * self.table_levels).min(64)
+    /// What the tables and the firmware both allow. Tables have nine bits a level and twelve in the
+    /// page; the sixth level has what is left of 64.
+    fn address_bits(&self) -> u32 {
+        (12 + 9 * self.table_levels).min(64).min(self.virtual_address_bits)
     }
 
     fn page_sizes(&self, era: &Era) -> PageSizes {
@@ -86,8 +87,7 @@ impl AmdVi {
             AmdTables::Unlimited => PageSizes(every_size),
             AmdTables::UnlimitedShort => PageSizes(limited(52)),
             AmdTables::Stated => {
-                let bits = self.table_bits().min(self.virtual_address_bits);
-                PageSizes(limited(bits.saturating_sub(1).clamp(13, 52)))
+                PageSizes(limited(self.address_bits().saturating_sub(1).clamp(13, 52)))
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use vfio_type1::Kernel;
 
-use crate::host::age;
+use crate::host::newest_for;
 
 /// The behaviours of one kernel's IOMMU drivers.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ const V7_3: Era = Era { isa_region: false, ..V7_2 };
 
 /// The behaviours of a kernel: of the newest one that is not newer.
 pub(super) fn of(kernel: &Kernel) -> &'static Era {
-    const ERAS: [(Kernel, Era); 6] = [
+    static ERAS: [(Kernel, Era); 6] = [
         (Kernel::SERIES_2018_V6, OLD),
         (Kernel::V5_10, V5_10),
         (Kernel::V6_1, V6_1),
@@ -63,6 +63,5 @@ pub(super) fn of(kernel: &Kernel) -> &'static Era {
         (Kernel::V7_2, V7_2),
         (Kernel::V7_3, V7_3),
     ];
-    let known = ERAS.iter().rev().find(|(from, _)| age(from) <= age(kernel));
-    known.map_or(&OLD, |(_, era)| era)
+    newest_for(&ERAS, kernel).unwrap_or(&OLD)
 }

@@ -77,17 +77,6 @@ impl Platform {
             Self::Virtio(virtio) => virtio.isolated_msi = false,
         }
     }
-
-    /// Whether the facts say that MSIs are isolated.
-    pub(crate) fn claims_isolation(&self) -> bool {
-        match self {
-            Self::Stated(stated) => stated.isolated_msi,
-            Self::Vtd(vtd) => vtd.interrupt_remapping,
-            Self::AmdVi(amd) => amd.interrupt_remapping,
-            Self::Smmu(smmu) => smmu.isolated_msi,
-            Self::Virtio(virtio) => virtio.isolated_msi,
-        }
-    }
 }
 
 /// The window in which every x86 platform takes writes for interrupts.

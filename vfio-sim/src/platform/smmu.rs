@@ -102,11 +102,7 @@ impl Smmu {
         cpu_page: PageSize,
         era: &Era,
     ) -> Vec<ReservedRegion> {
-        let its = |window: &IovaRange| ReservedRegion {
-            first: window.first(),
-            last: window.last(),
-            kind: RegionKind::Msi,
-        };
+        let its = |window: &IovaRange| ReservedRegion::from_range(*window, RegionKind::Msi);
         let covers = |rmr: &&Rmr| era.iort_rmrs && rmr.devices.contains(&device.name);
         let rmrs = self.rmrs.iter().filter(covers).map(|rmr| rmr.region(cpu_page));
         let mut regions = vec![software_msi_window()];

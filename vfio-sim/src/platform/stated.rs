@@ -3,7 +3,7 @@
 
 use vfio_type1::{FixedIommu, IommuDriver, IovaRange, Kernel, PageSizes};
 
-use crate::host::age;
+use crate::host::newest_for;
 
 /// What kernels make of an IOMMU, as measured or chosen.
 #[derive(Clone, Debug)]
@@ -31,8 +31,7 @@ pub struct Widths {
 
 impl Stated {
     pub(super) fn iommu(&self, kernel: &Kernel) -> FixedIommu {
-        let newer = self.newer.iter().rev().find(|(from, _)| age(from) <= age(kernel));
-        let widths = newer.map_or(&self.widths, |(_, widths)| widths);
+        let widths = newest_for(&self.newer, kernel).unwrap_or(&self.widths);
         FixedIommu {
             driver: self.driver,
             aperture: widths.aperture,

@@ -86,7 +86,7 @@ impl Vtd {
             .rmrrs
             .iter()
             .flat_map(|rmrr| rmrr.devices.iter().filter(in_scope).map(|_| rmrr.range))
-            .map(|range| ReservedRegion { first: range.first(), last: range.last(), kind })
+            .map(|range| ReservedRegion::from_range(range, kind))
             .collect();
         if era.isa_region && device.is_isa_bridge() {
             regions.push(ReservedRegion::new(0, 0xff_ffff, RegionKind::DirectRelaxable));
