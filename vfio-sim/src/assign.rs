@@ -137,15 +137,15 @@ impl<'a> Selection<'a> {
 
     fn wrong_driver(&self) -> Option<String> {
         let mut devices = self.groups.iter().flat_map(|group| group.devices.iter());
-        let owned = devices.find_map(|device| match &device.binding {
+        let owned = devices.find_map(|device| match device.binding() {
             Binding::Kernel(driver) => Some(format!(
                 "{} is bound to {driver}; bind every device of the group to vfio-pci, or to none",
                 device.name
             )),
             Binding::Vfio | Binding::Unbound | Binding::NoDma => None,
         });
-        let not_given = self.asked_for.iter().find(|device| device.binding != Binding::Vfio);
-        let bound = |group: &HostGroup| group.devices.iter().any(|d| d.binding == Binding::Vfio);
+        let not_given = self.asked_for.iter().find(|device| device.binding() != Binding::Vfio);
+        let bound = |group: &HostGroup| group.devices.iter().any(|d| d.binding() == Binding::Vfio);
         owned
             .or(not_given.map(|device| {
                 format!("{} is not bound to a VFIO driver; bind it to vfio-pci", device.name)
@@ -162,7 +162,7 @@ impl<'a> Selection<'a> {
     /// The names of the devices bound to VFIO, or of all if none is.
     pub fn device_names(&self) -> Vec<&'a str> {
         let devices = || self.groups.iter().flat_map(|group| group.devices.iter());
-        let bound = devices().filter(|device| device.binding == Binding::Vfio);
+        let bound = devices().filter(|device| device.binding() == Binding::Vfio);
         let names: Vec<&str> = bound.map(|device| device.name.as_str()).collect();
         if names.is_empty() {
             devices().map(|device| device.name.as_str()).collect()

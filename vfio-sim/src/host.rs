@@ -12,7 +12,7 @@ use vfio_type1::{
     Kernel, PageSize, ReservedRegion, Vfio,
 };
 
-use crate::names::pci_bus;
+use crate::pci::PciFunction;
 use crate::platform::Platform;
 
 /// A machine.
@@ -22,6 +22,8 @@ pub struct Host {
     pub name: String,
     /// A line about it.
     pub description: String,
+    /// Where the facts are from: a recording, a boot log, driver source.
+    pub source: String,
     /// The CPU's page.
     pub page_size: PageSize,
     /// Whether the type1 module was loaded with `allow_unsafe_interrupts`.
@@ -70,12 +72,10 @@ pub struct HostDevice {
     pub name: String,
     /// What it is, for people.
     pub description: String,
-    /// The driver it is bound to.
-    pub binding: Binding,
-    /// Its PCI class, subclass and programming interface, such as 0x030000; `None` if unknown.
-    pub class: Option<u32>,
-    /// The buses behind it, if it is a bridge: secondary to subordinate, inclusive.
-    pub buses: Option<(u8, u8)>,
+    /// The driver it is bound to; `None` if it is unbound.
+    pub driver: Option<String>,
+    /// What its configuration space says.
+    pub pci: PciFunction,
     /// Reserved regions that the host states outright, in the IOMMU driver's order. They follow
     /// those that the platform derives.
     pub regions: Vec<HostRegion>,
@@ -210,7 +210,7 @@ impl HostDevice {
         let stated = self.regions.iter().filter(|region| region.known_to(kernel));
         DeviceDescription {
             name: self.name.clone(),
-            binding: self.binding.clone(),
+            binding: self.binding(),
             regions: derived
                 .unwrap_or_default()
                 .into_iter()
@@ -219,22 +219,13 @@ impl HostDevice {
         }
     }
 
-    /// Whether Linux takes firmware memory away from the device when it is assigned: USB controllers
-    /// and displays, whose drivers no longer need what the firmware did with it.
-    pub(crate) fn lets_go_of_rmrrs(&self) -> bool {
-        self.class.is_some_and(|class| class >> 8 == 0x0c03 || class >> 16 == 0x03)
-    }
-
-    /// Whether it is a bridge to an ISA bus.
-    pub(crate) fn is_isa_bridge(&self) -> bool {
-        self.class.is_some_and(|class| class >> 8 == 0x0601)
-    }
-
-    /// Whether it is a bridge above `other`.
-    pub(crate) fn leads_to(&self, other: &HostDevice) -> bool {
-        let (Some((first, last)), Some((domain, bus))) = (self.buses, pci_bus(&other.name)) else {
-            return false;
-        };
-        pci_bus(&self.name).is_some_and(|(own, _)| own == domain) && (first..=last).contains(&bus)
+    /// What its driver means to VFIO.
+    pub fn binding(&self) -> Binding {
+        match self.driver.as_deref() {
+            None => Binding::Unbound,
+            Some("pci-stub" | "pcieport") => Binding::NoDma,
+            Some(driver) if driver.starts_with("vfio") => Binding::Vfio,
+            Some(driver) => Binding::Kernel(driver.to_owned()),
+        }
     }
 }

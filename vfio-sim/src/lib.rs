@@ -13,6 +13,7 @@ mod machine;
 pub mod matrix;
 mod names;
 pub mod number;
+pub mod pci;
 pub mod platform;
 pub mod replay;
 pub mod report;

@@ -4,15 +4,15 @@
 use std::collections::HashMap;
 
 use toml::Spanned;
-use vfio_type1::{Binding, PageSize};
+use vfio_type1::PageSize;
 
 use super::Problem;
 use super::facts::{platform, scopes};
+use super::pci::function;
 use super::region::parse_region;
 use super::schema::{Device, File, Group, GroupKind, Iommu};
 use crate::host::{Host, HostDevice, HostGroup, HostGroupKind, HostIommu};
 use crate::names::{is_pci_address, is_uuid};
-use crate::number::Number;
 
 pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
     let page_size = match &file.page_size {
@@ -41,6 +41,7 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
     Ok(Host {
         name: name.to_owned(),
         description: file.description,
+        source: file.source,
         page_size,
         allow_unsafe_interrupts: file.allow_unsafe_interrupts,
         iommus: iommus.list,
@@ -150,15 +151,16 @@ impl Groups {
             let region = parse_region(text.get_ref());
             regions.push(region.map_err(|problem| Problem::at(text, problem))?);
         }
-        // The driver of an emulated device is its parent's; it is there for VFIO.
-        let emulated = kind == HostGroupKind::Emulated;
-        let binding = if emulated { Binding::Vfio } else { binding(&device.driver) };
         Ok(HostDevice {
-            class: device.class.as_ref().map(class).transpose()?,
-            buses: device.buses.as_ref().map(buses).transpose()?,
+            pci: function(&device)?,
             name,
             description: device.description,
-            binding,
+            driver: match (kind, device.driver.as_str()) {
+                // The driver of an emulated device is its parent's; it is there for VFIO.
+                (HostGroupKind::Emulated, _) => Some("vfio_mdev".to_owned()),
+                (_, "none") => None,
+                (_, driver) => Some(driver.to_owned()),
+            },
             regions,
         })
     }
@@ -174,27 +176,6 @@ fn check_scopes(scopes: &[Spanned<String>], groups: &Groups) -> Result<(), Probl
     }
 }
 
-/// A class with its subclass and programming interface: 24 bits.
-fn class(class: &Spanned<Number>) -> Result<u32, Problem> {
-    let value = u32::try_from(class.get_ref().0).ok().filter(|value| *value < 1 << 24);
-    value.ok_or_else(|| {
-        Problem::at(class, "a class has 24 bits, such as 0x030000 for a display".to_owned())
-    })
-}
-
-/// `01-02`: secondary and subordinate bus of a bridge, in hexadecimal.
-fn buses(text: &Spanned<String>) -> Result<(u8, u8), Problem> {
-    let bus = |text: &str| u8::from_str_radix(text, 16).ok();
-    let ends = text.get_ref().split_once('-').unwrap_or((text.get_ref(), text.get_ref()));
-    match (bus(ends.0), bus(ends.1)) {
-        (Some(first), Some(last)) if first <= last => Ok((first, last)),
-        _ => {
-            let problem = format!("\"{}\" are not buses such as \"01-02\"", text.get_ref());
-            Err(Problem::at(text, problem))
-        }
-    }
-}
-
 fn check_name(name: &str, kind: HostGroupKind) -> Result<(), String> {
     if kind == HostGroupKind::Emulated {
         let problem = format!("\"{name}\" is not a UUID, by which emulated devices are named");
@@ -202,13 +183,4 @@ fn check_name(name: &str, kind: HostGroupKind) -> Result<(), String> {
     }
     let problem = format!("\"{name}\" is not a PCI address such as 0000:00:03.0");
     if is_pci_address(name) { Ok(()) } else { Err(problem) }
-}
-
-fn binding(driver: &str) -> Binding {
-    match driver {
-        "none" => Binding::Unbound,
-        "pci-stub" | "pcieport" => Binding::NoDma,
-        _ if driver.starts_with("vfio") => Binding::Vfio,
-        _ => Binding::Kernel(driver.to_owned()),
-    }
 }

@@ -3,11 +3,13 @@
 //!
 //! `vfio-sim/HOSTS.md` explains the format. Every mistake is reported with its line, the field, and
 //! what was expected. `schema` has the shape of the file, `facts` reads what it says of
-//! IOMMUs, `region` the regions that it states, `build` makes a host and checks one part against
+//! IOMMUs, `pci` what it says of devices, `region` the regions that
+//! it states, `build` makes a host and checks one part against
 //! another.
 
 mod build;
 mod facts;
+mod pci;
 mod region;
 mod schema;
 
@@ -186,6 +188,11 @@ mod tests {
         assert!(problem(&classes).contains("test.toml:12:9: a class has 24 bits"));
         let buses = device("0000:00:03.0", "") + "buses = \"02-01\"\n";
         assert!(problem(&buses).contains("\"02-01\" are not buses"));
+        let wide =
+            device("0000:00:03.0", "") + "bars = { 0 = \"0+16M 64-bit\", 1 = \"0x1000000+16M\" }\n";
+        assert!(problem(&wide).contains("test.toml:12:14: BAR 0 has 64 bits"));
+        let alone = device("0000:00:03.0", "") + "vendor = \"0x8086\"\n";
+        assert!(problem(&alone).contains("test.toml:12:10: vendor and device go together"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The shape of a host file: what serde reads, before anything is checked against anything.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use serde::Deserialize;
@@ -15,6 +16,8 @@ use crate::number::{Number, NumberError, Text, parse_range};
 pub(super) struct File {
     #[serde(default)]
     pub(super) description: String,
+    #[serde(default)]
+    pub(super) source: String,
     pub(super) page_size: Option<Spanned<Number>>,
     #[serde(default)]
     pub(super) allow_unsafe_interrupts: bool,
@@ -151,8 +154,13 @@ pub(super) struct Device {
     pub(super) description: String,
     #[serde(default = "vfio_pci")]
     pub(super) driver: String,
+    pub(super) vendor: Option<Spanned<Number>>,
+    pub(super) device: Option<Spanned<Number>>,
     pub(super) class: Option<Spanned<Number>>,
     pub(super) buses: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) bars: BTreeMap<Spanned<String>, Spanned<String>>,
+    pub(super) dma_mask_bits: Option<Spanned<u32>>,
     #[serde(default)]
     pub(super) regions: Vec<Spanned<String>>,
 }

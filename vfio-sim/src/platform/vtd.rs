@@ -73,14 +73,16 @@ impl Vtd {
         all: &[&HostDevice],
         era: &Era,
     ) -> Vec<ReservedRegion> {
-        let kind = match device.lets_go_of_rmrrs() {
+        let kind = match device.pci.lets_go_of_rmrrs() {
             true => RegionKind::DirectRelaxable,
             false => RegionKind::Direct,
         };
         let in_scope = |scope: &&String| {
             **scope == device.name
                 || era.rmrr_bridge_scopes
-                    && all.iter().any(|bridge| bridge.name == **scope && bridge.leads_to(device))
+                    && all.iter().any(|bridge| {
+                        bridge.name == **scope && bridge.pci.leads_to(&bridge.name, &device.name)
+                    })
         };
         let mut regions: Vec<ReservedRegion> = self
             .rmrrs
@@ -88,7 +90,7 @@ impl Vtd {
             .flat_map(|rmrr| rmrr.devices.iter().filter(in_scope).map(|_| rmrr.range))
             .map(|range| ReservedRegion::from_range(range, kind))
             .collect();
-        if era.isa_region && device.is_isa_bridge() {
+        if era.isa_region && device.pci.is_isa_bridge() {
             regions.push(ReservedRegion::new(0, 0xff_ffff, RegionKind::DirectRelaxable));
         }
         regions.push(x86_msi_window());

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Reads the header of a recording: kernel, memory, IOMMU, groups and their regions.
 
-use vfio_type1::{Binding, Iova, IovaRange, Kernel, PageSize, PageSizes, Vaddr, VaddrRange, sysfs};
+use vfio_type1::{Iova, IovaRange, Kernel, PageSize, PageSizes, Vaddr, VaddrRange, sysfs};
 
 use super::parser::Parser;
 use super::words::Words;
 use super::{ARGUMENT_END, Area, MAX_ARGUMENT};
 use crate::host::{HostDevice, HostGroup, HostGroupKind, HostIommu, HostRegion};
 use crate::names::{iommu_driver, is_uuid};
+use crate::pci::PciFunction;
 use crate::platform::{Platform, Stated, Widths};
 
 /// The most areas of memory a recording may describe.
@@ -152,9 +153,8 @@ fn recorded_device(name: &str) -> HostDevice {
     HostDevice {
         name: name.to_owned(),
         description: String::new(),
-        binding: Binding::Vfio,
-        class: None,
-        buses: None,
+        driver: Some("vfio-pci".to_owned()),
+        pci: PciFunction::default(),
         regions: Vec::new(),
     }
 }

@@ -28,6 +28,7 @@ impl Parser {
         let host = Host {
             name: name.to_owned(),
             description: "the host of a recording".to_owned(),
+            source: "its header".to_owned(),
             page_size: PageSize::P4K,
             allow_unsafe_interrupts: false,
             iommus: Vec::new(),

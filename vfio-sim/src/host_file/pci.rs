@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a host file says of a PCI function.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+use vfio_type1::IovaRange;
+
+use super::Problem;
+use super::schema::Device;
+use crate::number::{Number, parse_range};
+use crate::pci::{Bar, BarKind, PciFunction};
+
+pub(super) fn function(device: &Device) -> Result<PciFunction, Problem> {
+    let (bars, rom) = bars(&device.bars)?;
+    Ok(PciFunction {
+        ids: ids(device)?,
+        class: device.class.as_ref().map(class).transpose()?,
+        buses: device.buses.as_ref().map(buses).transpose()?,
+        bars,
+        rom,
+        dma_mask_bits: device.dma_mask_bits.as_ref().map(dma_mask_bits).transpose()?,
+    })
+}
+
+fn ids(device: &Device) -> Result<Option<(u16, u16)>, Problem> {
+    let id = |number: &Spanned<Number>| {
+        let id = u16::try_from(number.get_ref().0);
+        id.map_err(|_| Problem::at(number, "an ID has 16 bits, such as 0x8086".to_owned()))
+    };
+    match (&device.vendor, &device.device) {
+        (None, None) => Ok(None),
+        (Some(vendor), Some(device)) => Ok(Some((id(vendor)?, id(device)?))),
+        (Some(alone), None) | (None, Some(alone)) => {
+            Err(Problem::at(alone, "vendor and device go together; state both".to_owned()))
+        }
+    }
+}
+
+/// A class with its subclass and programming interface: 24 bits.
+fn class(class: &Spanned<Number>) -> Result<u32, Problem> {
+    let value = u32::try_from(class.get_ref().0).ok().filter(|value| *value < 1 << 24);
+    value.ok_or_else(|| {
+        Problem::at(class, "a class has 24 bits, such as 0x030000 for a display".to_owned())
+    })
+}
+
+/// `01-02`: secondary and subordinate bus of a bridge, in hexadecimal.
+fn buses(text: &Spanned<String>) -> Result<(u8, u8), Problem> {
+    let bus = |text: &str| u8::from_str_radix(text, 16).ok();
+    let ends = text.get_ref().split_once('-').unwrap_or((text.get_ref(), text.get_ref()));
+    match (bus(ends.0), bus(ends.1)) {
+        (Some(first), Some(last)) if first <= last => Ok((first, last)),
+        _ => {
+            let problem = format!("\"{}\" are not buses such as \"01-02\"", text.get_ref());
+            Err(Problem::at(text, problem))
+        }
+    }
+}
+
+fn dma_mask_bits(bits: &Spanned<u32>) -> Result<u32, Problem> {
+    match *bits.get_ref() {
+        good @ 1..=64 => Ok(good),
+        _ => Err(Problem::at(bits, "a DMA mask has between 1 and 64 bits".to_owned())),
+    }
+}
+
+type Bars = BTreeMap<u8, Bar>;
+
+fn bars(
+    texts: &BTreeMap<Spanned<String>, Spanned<String>>,
+) -> Result<(Bars, Option<IovaRange>), Problem> {
+    let (mut bars, mut rom) = (Bars::new(), None);
+    for (name, text) in texts {
+        let bar = bar(text.get_ref()).map_err(|problem| Problem::at(text, problem))?;
+        if name.get_ref() == "rom" {
+            rom = Some(bar.range);
+            continue;
+        }
+        let index =
+            name.get_ref().parse().ok().filter(|index: &u8| *index < 6).ok_or_else(|| {
+                Problem::at(name, "the BARs of a device are 0 to 5, and rom".to_owned())
+            })?;
+        bars.insert(index, bar);
+    }
+    check_registers(texts, &bars)?;
+    Ok((bars, rom))
+}
+
+/// A BAR of 64 bits takes the register behind it too.
+fn check_registers(
+    texts: &BTreeMap<Spanned<String>, Spanned<String>>,
+    bars: &Bars,
+) -> Result<(), Problem> {
+    let taken = |(index, bar): (&u8, &Bar)| {
+        let next = index + 1;
+        bar.kind.registers() == 2 && (next == 6 || bars.contains_key(&next))
+    };
+    let Some((index, _)) = bars.iter().find(|entry| taken(*entry)) else { return Ok(()) };
+    let problem = format!("BAR {index} has 64 bits, so it takes the register behind it too");
+    let place =
+        texts.values().zip(texts.keys()).find(|(_, key)| *key.get_ref() == index.to_string());
+    Err(Problem { span: place.map(|(text, _)| text.span()), text: problem })
+}
+
+/// `RANGE [64-bit] [prefetchable]`, or `RANGE io`.
+fn bar(text: &str) -> Result<Bar, String> {
+    let mut words = text.split_whitespace();
+    let range = parse_range(words.next().unwrap_or_default()).map_err(|error| error.to_string())?;
+    let kind = match words.collect::<Vec<_>>()[..] {
+        [] => BarKind::Memory { wide: false, prefetchable: false },
+        ["io"] => BarKind::Io,
+        ["64-bit"] => BarKind::Memory { wide: true, prefetchable: false },
+        ["prefetchable"] => BarKind::Memory { wide: false, prefetchable: true },
+        ["64-bit", "prefetchable"] => BarKind::Memory { wide: true, prefetchable: true },
+        _ => {
+            return Err(format!(
+                "\"{text}\" is not a BAR: write RANGE [64-bit] [prefetchable], or RANGE io"
+            ));
+        }
+    };
+    let size = range.size().filter(|size| size.is_power_of_two());
+    let aligned = size.is_some_and(|size| range.first().0.is_multiple_of(size));
+    if !aligned {
+        return Err(format!("BAR {range} is no power of two in size, or not at a multiple of it"));
+    }
+    let wide = matches!(kind, BarKind::Memory { wide: true, .. });
+    if !wide && range.last().0 > u64::from(u32::MAX) {
+        return Err(format!("BAR {range} does not lie below 4G; say 64-bit"));
+    }
+    Ok(Bar { range, kind })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_powers_of_two_where_they_belong() {
+        assert!(bar("0xfebc0000+128K").is_ok());
+        assert!(bar("0x380000000000+16G 64-bit prefetchable").is_ok());
+        assert!(bar("0xc000+32 io").is_ok());
+        for (text, expected) in [
+            ("0xfebc0000+100K", "no power of two"),
+            ("0xfebc1000+128K", "not at a multiple"),
+            ("0x380000000000+16G", "say 64-bit"),
+            ("0xfebc0000+128K 32-bit", "is not a BAR"),
+            ("", "is not a range"),
+        ] {
+            let problem = bar(text).unwrap_err();
+            assert!(problem.contains(expected), "{text}: {problem}");
+        }
+    }
+}

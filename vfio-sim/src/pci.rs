@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! PCI functions: what a device's configuration space says, as far as it matters here.
+
+use std::collections::BTreeMap;
+
+use vfio_type1::IovaRange;
+
+use crate::names::pci_bus;
+
+/// What is known of a PCI function. Nothing is, by default.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct PciFunction {
+    /// Vendor and device ID.
+    pub ids: Option<(u16, u16)>,
+    /// Class, subclass and programming interface, such as 0x030000.
+    pub class: Option<u32>,
+    /// The buses behind it, if it is a bridge: secondary to subordinate, inclusive.
+    pub buses: Option<(u8, u8)>,
+    /// Its base address registers by index, 0 to 5. One of 64 bits takes the next index too.
+    pub bars: BTreeMap<u8, Bar>,
+    /// Its expansion ROM.
+    pub rom: Option<IovaRange>,
+    /// The address bits its driver has set as the DMA mask.
+    pub dma_mask_bits: Option<u32>,
+}
+
+/// A base address register and where the firmware has put it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bar {
+    /// Bus addresses, inclusive.
+    pub range: IovaRange,
+    /// What they are.
+    pub kind: BarKind,
+}
+
+/// What a base address register decodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BarKind {
+    /// I/O ports.
+    Io,
+    /// Memory.
+    Memory {
+        /// The register has 64 bits.
+        wide: bool,
+        /// Reads have no side effects.
+        prefetchable: bool,
+    },
+}
+
+impl BarKind {
+    /// How many registers it takes.
+    pub fn registers(self) -> u8 {
+        if matches!(self, Self::Memory { wide: true, .. }) { 2 } else { 1 }
+    }
+}
+
+impl PciFunction {
+    /// Whether Linux takes firmware memory away from the device when it is assigned: USB controllers
+    /// and displays, whose drivers no longer need what the firmware did with it.
+    pub(crate) fn lets_go_of_rmrrs(&self) -> bool {
+        self.class.is_some_and(|class| class >> 8 == 0x0c03 || class >> 16 == 0x03)
+    }
+
+    /// Whether it is a bridge to an ISA bus.
+    pub(crate) fn is_isa_bridge(&self) -> bool {
+        self.class.is_some_and(|class| class >> 8 == 0x0601)
+    }
+
+    /// Whether it, at the address `own`, is a bridge above the device at `other`.
+    pub(crate) fn leads_to(&self, own: &str, other: &str) -> bool {
+        let (Some((first, last)), Some((domain, bus))) = (self.buses, pci_bus(other)) else {
+            return false;
+        };
+        pci_bus(own).is_some_and(|(own, _)| own == domain) && (first..=last).contains(&bus)
+    }
+}
