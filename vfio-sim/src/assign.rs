@@ -32,43 +32,59 @@ impl Memory for Everywhere {
     }
 }
 
-/// A container with groups in it, by a privileged process with unlimited memory.
+/// A container and the groups in it, of a privileged process with unlimited memory.
 #[derive(Debug)]
 pub struct Assigned {
-    /// The container, with a type1v2 driver, or with noiommu.
+    /// The container: with [`Self::new`] it has a type1v2 driver, or noiommu.
     pub container: Container,
     /// The process.
     pub process: Arc<Process>,
     /// Keeps the groups open and so in the container.
-    _groups: Vec<OpenGroup>,
+    groups: Vec<OpenGroup>,
 }
 
 impl Assigned {
+    /// A container with nothing in it.
+    pub fn empty(vfio: &Vfio) -> Self {
+        let process = Process::new(Arc::new(Everywhere));
+        Self { container: vfio.open_container(), process, groups: Vec::new() }
+    }
+
     /// Puts `groups` into one container.
     pub fn new(vfio: &Vfio, groups: &[GroupId]) -> Result<Self, Refusal> {
-        let process = Process::new(Arc::new(Everywhere));
-        let container = vfio.open_container();
-        let mut open = Vec::new();
+        let mut assigned = Self::empty(vfio);
+        assigned.attach(vfio, groups)?;
+        assigned.set_iommu(extension::TYPE1V2)?;
+        Ok(assigned)
+    }
+
+    /// Opens `groups` and puts them into the container.
+    pub fn attach(&mut self, vfio: &Vfio, groups: &[GroupId]) -> Result<(), Refusal> {
         for group in groups {
             let group = vfio
-                .open_group(*group, &process)
+                .open_group(*group, &self.process)
                 .map_err(|error| Refusal::new(error.errno(), &error))?;
             group
-                .set_container(&container, &process)
+                .set_container(&self.container, &self.process)
                 .map_err(|error| Refusal::new(error.errno(), &error))?;
-            open.push(group);
+            self.groups.push(group);
         }
-        container
-            .set_iommu(&process, container_type(groups))
-            .map_err(|error| Refusal::new(error.errno(), &error))?;
-        Ok(Self { container, process, _groups: open })
+        Ok(())
     }
-}
 
-fn container_type(groups: &[GroupId]) -> u64 {
-    match groups.first() {
-        Some(GroupId::NoIommu(_)) => extension::NOIOMMU,
-        _ => extension::TYPE1V2,
+    /// Closes the groups, so that they leave the container.
+    pub fn detach(&mut self) {
+        self.groups.clear();
+    }
+
+    /// Sets a driver: the type1 version asked for, or noiommu if the groups have no IOMMU.
+    pub fn set_iommu(&self, type1: u64) -> Result<(), Refusal> {
+        let kind = match self.groups.first().map(OpenGroup::id) {
+            Some(GroupId::NoIommu(_)) => extension::NOIOMMU,
+            _ => type1,
+        };
+        let set = self.container.set_iommu(&self.process, kind);
+        set.map_err(|error| Refusal::new(error.errno(), &error))
     }
 }
 
@@ -126,13 +142,16 @@ impl<'a> Selection<'a> {
             .collect()
     }
 
-    /// Assigns the groups. Tells what a person would look at first before it asks the kernel: a
-    /// device that the host uses, or that VFIO was not given.
+    /// Assigns the groups, if they are ready for it.
     pub fn assign(&self, vfio: &Vfio) -> Result<Assigned, Refusal> {
-        match self.wrong_driver() {
-            Some(why) => Err(Refusal { errno: None, why }),
-            None => Assigned::new(vfio, &self.ids()),
-        }
+        self.check_drivers()?;
+        Assigned::new(vfio, &self.ids())
+    }
+
+    /// Tells what a person would look at first, before a kernel is asked: a device that the host
+    /// uses, or that VFIO was not given.
+    pub fn check_drivers(&self) -> Result<(), Refusal> {
+        self.wrong_driver().map_or(Ok(()), |why| Err(Refusal { errno: None, why }))
     }
 
     fn wrong_driver(&self) -> Option<String> {

@@ -2,68 +2,16 @@
 //! `vfio-sim check`: can this layout be mapped on that host, and if not, why and what would do?
 
 use serde::Serialize;
-use vfio_type1::{Access, IovaRange, Kernel, MapDma, MapError};
+use vfio_type1::{Kernel, Vfio};
 
-use crate::assign::{Assigned, Selection};
+use crate::assign::Selection;
+use crate::attempt::{self, Attempt};
 use crate::host::{BootError, Host, HostGroupKind};
-use crate::number::{NumberError, parse_range};
+use crate::layout::{Layout, WantedRange};
 use crate::report::{Range, Refusal};
 use crate::style::Style;
-
-/// A range that a VMM wants to map.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WantedRange {
-    /// Its name: what was given before `=`, or the range as it was written.
-    pub name: String,
-    /// The addresses, inclusive.
-    pub range: IovaRange,
-}
-
-/// A layout that cannot even be asked for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LayoutError {
-    /// A range is no range.
-    #[error(transparent)]
-    Number(#[from] NumberError),
-    /// A range has 2^64 bytes, which no request can state.
-    #[error("range \"{text}\" is the whole 64-bit space, which one mapping cannot be; split it")]
-    WholeSpace {
-        /// What was given.
-        text: String,
-    },
-    /// A range has an empty name.
-    #[error("\"{text}\" has no name before the =; write NAME=RANGE, or RANGE alone")]
-    NoName {
-        /// What was given.
-        text: String,
-    },
-    /// Two ranges have one name.
-    #[error("two ranges have the name \"{name}\"; give each its own")]
-    SameName {
-        /// The name.
-        name: String,
-    },
-}
-
-/// Parses ranges, each `[NAME=]FIRST-LAST` or `[NAME=]FIRST+SIZE`.
-pub fn parse_layout(texts: &[String]) -> Result<Vec<WantedRange>, LayoutError> {
-    let mut layout: Vec<WantedRange> = Vec::new();
-    for text in texts {
-        let (name, range) = text.split_once('=').unwrap_or((text, text));
-        if name.is_empty() {
-            return Err(LayoutError::NoName { text: text.clone() });
-        }
-        if text.contains('=') && layout.iter().any(|wanted| wanted.name == name) {
-            return Err(LayoutError::SameName { name: name.to_owned() });
-        }
-        let range = parse_range(range)?;
-        if range.size().is_none() {
-            return Err(LayoutError::WholeSpace { text: text.clone() });
-        }
-        layout.push(WantedRange { name: name.to_owned(), range });
-    }
-    Ok(layout)
-}
+use crate::suggest::nearest_layout;
+use crate::verdict::Verdict;
 
 /// What a kernel says to a layout, for each set of groups asked about.
 #[derive(Clone, Debug, Serialize)]
@@ -74,8 +22,23 @@ pub struct Report {
     pub kernel: String,
     /// Whether every range fits in every container that could be made, and one could.
     pub fits: bool,
+    /// What came of it, over all containers.
+    pub verdict: Verdict,
+    /// What the layout expects, if it expects something.
+    pub expected: Option<Expected>,
     /// An entry for each container.
     pub containers: Vec<ContainerReport>,
+}
+
+/// What a layout expects of a host under a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// A part of the reason, if one is expected.
+    pub why: Option<String>,
+    /// Whether it came so.
+    pub met: bool,
 }
 
 /// What one container says to a layout.
@@ -85,12 +48,38 @@ pub struct ContainerReport {
     pub groups: Vec<String>,
     /// Their devices.
     pub devices: Vec<String>,
-    /// Why the groups cannot be assigned, if so; there are no ranges then.
+    /// What came of it.
+    pub verdict: Verdict,
+    /// Why the groups cannot be assigned, if so; what follows is then empty, or ends there.
     pub not_assigned: Option<Refusal>,
-    /// The ranges, in the order given.
+    /// The ranges, in the order in which they were mapped.
     pub ranges: Vec<RangeReport>,
+    /// The steps, if the layout states its own.
+    pub steps: Vec<StepReport>,
+    /// The ranges that should be mapped at the end and are not, if the layout states its own steps.
+    pub not_mapped: Vec<RangeReport>,
+    /// The nearest layout that fits, if something was refused and there is one: its ranges, as
+    /// arguments.
+    pub would_fit: Vec<String>,
     #[serde(skip)]
     title: String,
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// The step, as layout files write it.
+    pub step: String,
+    /// Why the kernel refused it, if so.
+    pub refusal: Option<Refusal>,
+    /// What is odd about it though it succeeded, if so.
+    pub note: Option<String>,
+}
+
+impl StepReport {
+    pub(crate) fn new(step: String) -> Self {
+        Self { step, refusal: None, note: None }
+    }
 }
 
 /// What a container says to a range.
@@ -111,35 +100,60 @@ pub struct RangeReport {
     pub nearest_start: Option<String>,
 }
 
+impl RangeReport {
+    /// A range that can be mapped.
+    pub(crate) fn new(wanted: &WantedRange) -> Self {
+        Self {
+            name: wanted.name.clone(),
+            range: wanted.range.into(),
+            fits: true,
+            refusal: None,
+            parts_that_fit: Vec::new(),
+            nearest_start: None,
+        }
+    }
+}
+
 /// Checks a layout. With `together` those devices share one container; without, each group that
 /// can be assigned has its own.
 pub fn check(
     host: &Host,
     kernel: Kernel,
     together: Option<&Selection<'_>>,
-    layout: &[WantedRange],
+    layout: &Layout,
 ) -> Result<Report, BootError> {
     let vfio = host.boot(kernel)?;
-    let report = |selection: &Selection<'_>| {
-        let assigned = match together.is_none() && !translates(selection) {
-            true => Err(Refusal { errno: None, why: "no IOMMU: nothing to map into".to_owned() }),
-            false => selection.assign(&vfio),
-        };
-        ContainerReport {
-            groups: selection.ids().iter().map(ToString::to_string).collect(),
-            devices: selection.device_names().into_iter().map(str::to_owned).collect(),
-            ranges: assigned.as_ref().map_or_else(|_| Vec::new(), |a| try_layout(a, layout)),
-            not_assigned: assigned.err(),
-            title: selection.title(),
-        }
-    };
     let containers: Vec<ContainerReport> = match together {
-        Some(selection) => vec![report(selection)],
-        None => Selection::each(host).iter().map(report).collect(),
+        Some(selection) => {
+            vec![report(selection, Attempt::of(layout, selection, &vfio), layout, &vfio)]
+        }
+        None => Selection::each(host)
+            .iter()
+            .map(|selection| {
+                let attempt = match translates(selection) {
+                    true => Attempt::of(layout, selection, &vfio),
+                    false => attempt::no_iommu(),
+                };
+                report(selection, attempt, layout, &vfio)
+            })
+            .collect(),
     };
-    let fits = containers.iter().any(|container| container.not_assigned.is_none())
-        && containers.iter().all(|container| container.ranges.iter().all(|range| range.fits));
-    Ok(Report { host: host.name.clone(), kernel: kernel.to_string(), fits, containers })
+    let verdict = Verdict::of_all(containers.iter().map(|container| container.verdict));
+    let mut report = Report {
+        host: host.name.clone(),
+        kernel: kernel.to_string(),
+        fits: verdict == Verdict::Fits,
+        verdict,
+        expected: None,
+        containers,
+    };
+    report.expected = layout.expected(&host.name, &kernel).map(|(verdict, why)| Expected {
+        verdict,
+        why: why.map(str::to_owned),
+        met: report.verdict == verdict
+            && why.is_none_or(|why| report.reasons().iter().any(|reason| reason.contains(why))),
+    });
+    Ok(report)
 }
 
 /// Without an IOMMU there is nothing to map into, so such a group is meant only if it is named.
@@ -147,81 +161,85 @@ fn translates(selection: &Selection<'_>) -> bool {
     selection.groups.iter().all(|group| group.kind != HostGroupKind::NoIommu)
 }
 
-/// Maps range after range, and leaves them mapped: the ranges of a layout must not overlap either.
-fn try_layout(assigned: &Assigned, layout: &[WantedRange]) -> Vec<RangeReport> {
-    let mut reports = Vec::new();
-    for (index, wanted) in layout.iter().enumerate() {
-        let range = wanted.range;
-        // The process address plays no part; the same number keeps the alignment.
-        let first = range.first().0;
-        let size = range.size().unwrap_or(u64::MAX);
-        let request = MapDma::new(first, first, size, Access::ReadWrite);
-        let error = assigned.container.map(&assigned.process, &request).err();
-        let why = error.as_ref().map(|error| explain(error, &layout[..index]));
-        reports.push(RangeReport {
-            name: wanted.name.clone(),
-            range: range.into(),
-            fits: error.is_none(),
-            parts_that_fit: match &error {
-                Some(_) => parts_that_fit(assigned, &range).into_iter().map(Range::from).collect(),
-                None => Vec::new(),
-            },
-            nearest_start: error.as_ref().filter(|error| is_about_the_place(error)).and_then(
-                |_| {
-                    let nearest = assigned.container.nearest_free(range)?;
-                    Some(nearest.first().to_string())
-                },
-            ),
-            refusal: error
-                .zip(why)
-                .map(|(error, why)| Refusal { errno: Some(error.errno().to_string()), why }),
-        });
-    }
-    reports
-}
-
-/// Whether the same range would do elsewhere.
-fn is_about_the_place(error: &MapError) -> bool {
-    matches!(error, MapError::NotValid(_) | MapError::Exists { .. } | MapError::Iommu { .. })
-}
-
-/// Why, a line for each thing in the way. The process address is ours, so it is not spoken of.
-fn explain(error: &MapError, before: &[WantedRange]) -> String {
-    match error {
-        MapError::Misaligned { iova, size, page, .. } => {
-            format!("start {iova} and size {size:#x} must be multiples of the page {page}")
-        }
-        MapError::Exists { existing, .. } => {
-            let other = before.iter().find(|wanted| wanted.range == existing.iova);
-            let name = other.map_or("", |wanted| wanted.name.as_str());
-            format!("overlaps \"{name}\", {}", existing.iova)
-        }
-        MapError::NotValid(reason) => {
-            let mut lines: Vec<String> = reason.obstacles.iter().map(ToString::to_string).collect();
-            if reason.nearest.is_none() {
-                lines.push("no range of this size is free".to_owned());
-            }
-            lines.join("\n")
-        }
-        _ => error.to_string(),
+fn report(
+    selection: &Selection<'_>,
+    attempt: Attempt,
+    layout: &Layout,
+    vfio: &Vfio,
+) -> ContainerReport {
+    let verdict = attempt.verdict();
+    let refused = verdict == Verdict::Refused && !layout.states_steps;
+    let would_fit = match refused {
+        true => would_fit(selection, layout, vfio).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let of_steps = |ranges| if layout.states_steps { ranges } else { Vec::new() };
+    ContainerReport {
+        groups: selection.ids().iter().map(ToString::to_string).collect(),
+        devices: selection.device_names().into_iter().map(str::to_owned).collect(),
+        verdict,
+        not_assigned: attempt.not_assigned,
+        ranges: attempt.ranges,
+        steps: if layout.states_steps { attempt.steps } else { Vec::new() },
+        not_mapped: of_steps(attempt.not_mapped),
+        would_fit: would_fit.iter().map(ToString::to_string).collect(),
+        title: selection.title(),
     }
 }
 
-/// The whole pages of `range` that can be mapped.
-fn parts_that_fit(assigned: &Assigned, range: &IovaRange) -> Vec<IovaRange> {
-    let Ok(info) = assigned.container.info() else { return Vec::new() };
-    let Some(page) = info.page_sizes.smallest() else { return Vec::new() };
-    let mappable = assigned.container.mappable();
-    let mut parts: Vec<IovaRange> =
-        mappable.iter().filter_map(|valid| valid.intersection(range)).collect();
-    for mapping in assigned.container.mappings() {
-        let cut = |part: IovaRange| match part.overlaps(&mapping.iova) {
-            true => [part.below(mapping.iova.first()), part.above(mapping.iova.last())],
-            false => [Some(part), None],
+/// The nearest layout that fits into a container of these groups. There may be none, as for too
+/// many mappings.
+fn would_fit(selection: &Selection<'_>, layout: &Layout, vfio: &Vfio) -> Option<Vec<WantedRange>> {
+    let assigned = selection.assign(vfio).ok()?;
+    let page = assigned.container.info().ok()?.page_sizes.smallest()?;
+    let nearest = nearest_layout(&assigned.container.mappable(), page, &layout.ranges)?;
+    // A group can be in one container only.
+    drop(assigned);
+    let plain = Layout::plain(nearest.clone());
+    let fits = Attempt::of(&plain, selection, vfio).verdict() == Verdict::Fits;
+    fits.then_some(nearest)
+}
+
+impl Report {
+    /// Whether the report is what one hoped for: as the layout expects, or that it fits.
+    pub fn is_good(&self) -> bool {
+        self.expected.as_ref().map_or(self.fits, |expected| expected.met)
+    }
+
+    /// Why the layout does not fit: what the first group says that refuses something, since groups
+    /// of one host mostly agree. If none can be assigned, why.
+    pub fn reasons(&self) -> Vec<String> {
+        if self.fits {
+            return Vec::new();
+        }
+        let worst = self.containers.iter().find(|container| container.verdict == self.verdict);
+        if self.verdict != Verdict::NotAssigned {
+            return worst.map(ContainerReport::reasons).unwrap_or_default();
+        }
+        // A kernel's refusal says more than a device that was never meant to be assigned.
+        let refusals = || self.containers.iter().filter_map(|c| c.not_assigned.as_ref());
+        let refusal = refusals().find(|refusal| refusal.errno.is_some()).or(refusals().next());
+        refusal.map(|refusal| format!("no device: {}", refusal.text())).into_iter().collect()
+    }
+}
+
+impl ContainerReport {
+    fn reasons(&self) -> Vec<String> {
+        let lines = |name: &str, refusal: &Refusal| -> Vec<String> {
+            refusal.why.lines().map(|line| format!("{name}: {line}")).collect()
         };
-        parts = parts.into_iter().flat_map(cut).flatten().collect();
+        let refused_steps = self.steps.iter().filter_map(|s| Some((&s.step, s.refusal.as_ref()?)));
+        let refused = self.ranges.iter().filter_map(|r| Some((&r.name, r.refusal.as_ref()?)));
+        let mut reasons: Vec<String> = match self.steps.is_empty() {
+            true => refused.flat_map(|(name, refusal)| lines(name, refusal)).collect(),
+            false => refused_steps.flat_map(|(step, refusal)| lines(step, refusal)).collect(),
+        };
+        let notes = self.steps.iter().filter_map(|s| Some((&s.step, s.note.as_ref()?)));
+        reasons.extend(notes.map(|(step, note)| format!("{step}: {note}")));
+        reasons
+            .extend(self.not_mapped.iter().map(|r| format!("not mapped at the end: {}", r.name)));
+        reasons
     }
-    parts.into_iter().filter_map(|part| part.whole_pages(page)).collect()
 }
 
 /// The report for a person.
@@ -230,12 +248,12 @@ pub fn render(report: &Report) -> String {
     let mut text = format!("{title}host {}{title:#}, kernel {}\n", report.host, report.kernel);
     for container in &report.containers {
         text += &format!("\n{title}{}{title:#}\n", container.title);
+        text += &match container.steps.is_empty() {
+            true => render_ranges(container),
+            false => render_steps(container),
+        };
         if let Some(refusal) = &container.not_assigned {
             text += &refusal.not_assigned();
-        }
-        let width = container.ranges.iter().map(|range| range.name.chars().count()).max();
-        for range in &container.ranges {
-            text += &render_range(range, width.unwrap_or(0));
         }
     }
     let all = report.containers.len();
@@ -245,6 +263,23 @@ pub fn render(report: &Report) -> String {
         text +=
             &format!("\n{paint}checked {checked} of {all} groups; the others cannot be assigned");
         text += &format!("{paint:#}\n");
+    }
+    text + &render_expected(report)
+}
+
+fn render_expected(report: &Report) -> String {
+    let Some(Expected { verdict, why, met }) = &report.expected else { return String::new() };
+    let because = why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+    let (paint, word) = if *met { (Style.good(), "as") } else { (Style.bad(), "NOT as") };
+    format!("\n{paint}{word} expected: {}{because}{paint:#}\n", verdict.name())
+}
+
+fn render_ranges(container: &ContainerReport) -> String {
+    let width = container.ranges.iter().map(|range| range.name.chars().count()).max();
+    let ranges = container.ranges.iter().map(|range| render_range(range, width.unwrap_or(0)));
+    let mut text: String = ranges.collect();
+    if !container.would_fit.is_empty() {
+        text += &format!("  a layout that fits: {}\n", container.would_fit.join(" "));
     }
     text
 }
@@ -269,4 +304,32 @@ fn render_range(report: &RangeReport, width: usize) -> String {
         text += &format!("{indent}nearest free range of this size starts at {nearest}\n");
     }
     text
+}
+
+fn render_steps(container: &ContainerReport) -> String {
+    let width = container.steps.iter().map(|step| step.step.chars().count()).max().unwrap_or(0);
+    let steps = container.steps.iter().map(|step| render_step(step, width));
+    let mut text: String = steps.collect();
+    for range in &container.not_mapped {
+        let bad = Style.bad();
+        text += &format!("  {bad}not mapped at the end{bad:#}: {}, {}\n", range.name, range.range);
+    }
+    text
+}
+
+fn render_step(report: &StepReport, width: usize) -> String {
+    let StepReport { step, refusal, note } = report;
+    let indent = " ".repeat(width + 4);
+    match (refusal, note) {
+        (Some(refusal), _) => {
+            let (bad, errno) = (Style.bad(), refusal.errno.as_deref().unwrap_or_default());
+            let why = refusal.why.lines().map(|line| format!("{indent}{line}\n"));
+            format!("  {step:width$}  {bad}refused{bad:#}  {errno}\n") + &why.collect::<String>()
+        }
+        (None, Some(note)) => {
+            let warning = Style.warning();
+            format!("  {step:width$}  {warning}{note}{warning:#}\n")
+        }
+        (None, None) => format!("  {step:width$}  {good}done{good:#}\n", good = Style.good()),
+    }
 }

@@ -3,12 +3,17 @@
 #![forbid(unsafe_code)]
 
 pub mod assign;
+mod attempt;
 pub mod check;
 mod describe;
 mod draw;
 pub mod host;
 pub mod host_file;
 pub mod hosts;
+pub mod junit;
+pub mod layout;
+pub mod layout_file;
+pub mod layouts;
 mod machine;
 pub mod matrix;
 mod names;
@@ -19,4 +24,6 @@ pub mod replay;
 pub mod report;
 pub mod show;
 mod style;
+pub mod suggest;
 pub mod trace;
+pub mod verdict;

@@ -8,11 +8,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use vfio_sim::assign::Selection;
-use vfio_sim::check::{self, WantedRange};
+use vfio_sim::check;
 use vfio_sim::host::Host;
+use vfio_sim::layout::{self, Layout};
 use vfio_sim::replay::{Difference, Outcome, replay};
 use vfio_sim::trace::Trace;
-use vfio_sim::{hosts, matrix, show};
+use vfio_sim::{hosts, junit, layouts, matrix, show};
 use vfio_type1::Kernel;
 
 /// Which DMA mappings a Linux host accepts, and why it refuses the others.
@@ -27,12 +28,15 @@ struct Arguments {
 enum Command {
     /// List the hosts that are known by name.
     Hosts,
+    /// List the layouts that are known by name: public reports of programs that failed.
+    Layouts,
     /// Show a host's groups, reserved regions and valid IOVA ranges, with a drawing.
     Show(ShowArguments),
-    /// Check whether ranges can be mapped on a host, and if not, why and what would fit.
+    /// Check whether a layout can be mapped on a host, and if not, why and what would fit.
     ///
     /// Groups that cannot be assigned are passed over. Exit status: 0 if all ranges fit in all other
-    /// groups, 1 if some are refused or no group can be assigned, 2 for bad usage or input.
+    /// groups, 1 if some are refused or no group can be assigned, 2 for bad usage or input. If the
+    /// layout says what it expects, 0 if it comes so everywhere, and 1 if not.
     Check(CheckArguments),
     /// Run recordings of a real kernel on the emulator and compare the answers.
     ///
@@ -63,13 +67,21 @@ struct ShowArguments {
 
 #[derive(Args)]
 #[command(override_usage = "vfio-sim check [OPTIONS] HOST RANGE...\n       \
-                            vfio-sim check [OPTIONS] --all-hosts RANGE...")]
+                            vfio-sim check [OPTIONS] --all-hosts RANGE...\n       \
+                            vfio-sim check [OPTIONS] --layout LAYOUT HOST")]
 struct CheckArguments {
     /// A known host (see `vfio-sim hosts`) or a host file in TOML; none with --all-hosts. Then what to
     /// map: [NAME=]FIRST+SIZE or [NAME=]FIRST-LAST, both ends included. Numbers are decimal or 0x
-    /// hexadecimal, with K, M, G, T or P.
-    #[arg(required = true, value_name = "HOST RANGE")]
+    /// hexadecimal, with K, M, G, T or P. A range whose NAME begins with bar stays whole where another
+    /// place is suggested; one that begins with rom is read-only.
+    #[arg(required_unless_present = "all_hosts", value_name = "HOST RANGE")]
     host_and_ranges: Vec<String>,
+    /// A known layout (see `vfio-sim layouts`) or a layout file in TOML, instead of ranges.
+    #[arg(long, value_name = "LAYOUT")]
+    layout: Option<String>,
+    /// Write the verdicts as JUnit XML too.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
     #[command(flatten)]
     options: ViewArguments,
     /// Check on every known host, and print a table.
@@ -123,6 +135,7 @@ fn main() -> ExitCode {
     let mut out = anstream::stdout().lock();
     let result = match arguments.command {
         Command::Hosts => list_hosts(&mut out),
+        Command::Layouts => list_layouts(&mut out),
         Command::Show(arguments) => run_show(&arguments, &mut out),
         Command::Check(arguments) => run_check(&arguments, &mut out),
         Command::Replay(arguments) => run_replay(&arguments, &mut out),
@@ -158,9 +171,22 @@ fn complain(message: &str) {
 }
 
 fn list_hosts(out: &mut impl Write) -> Result<ExitCode, Stop> {
-    let width = hosts::names().iter().map(|name| name.len()).max().unwrap_or(0);
-    for host in hosts::known() {
-        let Host { name, description, .. } = host.map_err(Stop::bad)?;
+    let hosts: Vec<Host> = hosts::known().collect::<Result<_, _>>().map_err(Stop::bad)?;
+    list(hosts.iter().map(|host| (host.name.as_str(), host.description.as_str())), out)
+}
+
+fn list_layouts(out: &mut impl Write) -> Result<ExitCode, Stop> {
+    let layouts: Vec<Layout> = layouts::known().collect::<Result<_, _>>().map_err(Stop::bad)?;
+    list(layouts.iter().map(|layout| (layout.name.as_str(), layout.description.as_str())), out)
+}
+
+/// Names and what they stand for, a line each.
+fn list<'a>(
+    lines: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    out: &mut impl Write,
+) -> Result<ExitCode, Stop> {
+    let width = lines.clone().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    for (name, description) in lines {
         writeln!(out, "{name:width$}  {description}")?;
     }
     Ok(ExitCode::SUCCESS)
@@ -192,20 +218,19 @@ fn run_show(arguments: &ShowArguments, out: &mut impl Write) -> Result<ExitCode,
 }
 
 fn run_check(arguments: &CheckArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
-    let (hosts, ranges) = arguments.hosts()?;
-    let layout = check::parse_layout(ranges).map_err(Stop::bad)?;
-    let fits = match &hosts[..] {
+    let (hosts, layout) = arguments.hosts_and_layout()?;
+    let good = match &hosts[..] {
         [host] if !arguments.all_kernels && !arguments.all_hosts => {
             check_one(arguments, host, &layout, out)?
         }
         _ => check_matrix(arguments, &hosts, &layout, out)?,
     };
-    Ok(if fits { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
 
 impl CheckArguments {
-    /// The hosts to check on, and the ranges.
-    fn hosts(&self) -> Result<(Vec<Host>, &[String]), Stop> {
+    /// The hosts to check on, and what to check.
+    fn hosts_and_layout(&self) -> Result<(Vec<Host>, Layout), Stop> {
         let (hosts, ranges) = match &self.host_and_ranges[..] {
             ranges if self.all_hosts => {
                 (hosts::known().collect::<Result<_, _>>().map_err(Stop::bad)?, ranges)
@@ -213,44 +238,69 @@ impl CheckArguments {
             [host, ranges @ ..] => (vec![hosts::find(host).map_err(Stop::bad)?], ranges),
             [] => (Vec::new(), &[][..]),
         };
-        if ranges.is_empty() {
-            return Err(Stop::BadInput("no RANGE to check; write FIRST+SIZE or FIRST-LAST".into()));
+        Ok((hosts, self.layout_of(ranges)?))
+    }
+
+    fn layout_of(&self, ranges: &[String]) -> Result<Layout, Stop> {
+        let bad = |text: String| Err(Stop::BadInput(text));
+        match (&self.layout, ranges) {
+            (None, []) => {
+                bad("nothing to check; write FIRST+SIZE or FIRST-LAST, or --layout LAYOUT".into())
+            }
+            (None, ranges) => layout::parse_ranges(ranges).map(Layout::plain).map_err(Stop::bad),
+            (Some(layout), []) => layouts::find(layout).map_err(Stop::bad),
+            (Some(_), [range, ..]) => {
+                bad(format!("--layout and \"{range}\" exclude each other; give one"))
+            }
         }
-        Ok((hosts, ranges))
+    }
+
+    fn write_junit<'a>(
+        &self,
+        layout: &Layout,
+        reports: impl IntoIterator<Item = &'a check::Report>,
+    ) -> Result<(), Stop> {
+        let Some(path) = &self.junit else { return Ok(()) };
+        let name = if layout.name.is_empty() { "vfio-sim check" } else { &layout.name };
+        let xml = junit::render(name, reports).map_err(Stop::bad)?;
+        let cannot = |error| Stop::BadInput(format!("{}: cannot write: {error}", path.display()));
+        std::fs::write(path, xml).map_err(cannot)
     }
 }
 
 fn check_one(
     arguments: &CheckArguments,
     host: &Host,
-    layout: &[WantedRange],
+    layout: &Layout,
     out: &mut impl Write,
 ) -> Result<bool, Stop> {
     let options = &arguments.options;
     let selection = options.selection(host)?;
     let kernel = options.kernel()?;
     let report = check::check(host, kernel, selection.as_ref(), layout).map_err(Stop::bad)?;
+    arguments.write_junit(layout, [&report])?;
     match options.json {
         true => write_json(&report, out)?,
         false => out.write_all(check::render(&report).as_bytes())?,
     }
-    Ok(report.fits)
+    Ok(report.is_good())
 }
 
 fn check_matrix(
     arguments: &CheckArguments,
     hosts: &[Host],
-    layout: &[WantedRange],
+    layout: &Layout,
     out: &mut impl Write,
 ) -> Result<bool, Stop> {
     let one_kernel = [arguments.options.kernel()?];
     let kernels = if arguments.all_kernels { &Kernel::ALL[..] } else { &one_kernel[..] };
     let matrix = matrix::check_all(hosts, kernels, layout).map_err(Stop::bad)?;
+    arguments.write_junit(layout, matrix.reports())?;
     match arguments.options.json {
         true => write_json(&matrix.reports().collect::<Vec<_>>(), out)?,
         false => out.write_all(matrix.render().as_bytes())?,
     }
-    Ok(matrix.fits())
+    Ok(matrix.is_good())
 }
 
 fn write_json(value: &impl serde::Serialize, out: &mut impl Write) -> Result<(), Stop> {

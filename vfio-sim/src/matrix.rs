@@ -6,9 +6,11 @@
 
 use vfio_type1::Kernel;
 
-use crate::check::{ContainerReport, Report, WantedRange, check};
+use crate::check::{Report, check};
 use crate::host::{BootError, Host};
+use crate::layout::Layout;
 use crate::style::Style;
+use crate::verdict::Verdict;
 
 /// Reports of every host under every kernel: by host, then by kernel.
 #[derive(Clone, Debug)]
@@ -18,11 +20,7 @@ pub struct Matrix {
 }
 
 /// Checks a layout on each host under each kernel, each group that can be assigned by itself.
-pub fn check_all(
-    hosts: &[Host],
-    kernels: &[Kernel],
-    layout: &[WantedRange],
-) -> Result<Matrix, BootError> {
+pub fn check_all(hosts: &[Host], kernels: &[Kernel], layout: &Layout) -> Result<Matrix, BootError> {
     let on_host = |host: &Host| -> Result<Vec<Report>, BootError> {
         kernels.iter().map(|kernel| check(host, *kernel, None, layout)).collect()
     };
@@ -31,9 +29,9 @@ pub fn check_all(
 }
 
 impl Matrix {
-    /// Whether the layout fits on every host under every kernel.
-    pub fn fits(&self) -> bool {
-        self.reports().all(|report| report.fits)
+    /// Whether every verdict is what one hoped for: as the layout expects, or that it fits.
+    pub fn is_good(&self) -> bool {
+        self.reports().all(Report::is_good)
     }
 
     /// All reports, by host, then by kernel.
@@ -60,46 +58,31 @@ impl Matrix {
     }
 }
 
-/// The width of a cell: that of the longest verdict.
-const CELL: usize = 7;
+/// The width of a cell: that of the longest verdict and its mark.
+const CELL: usize = 8;
 
 fn render_row(row: &[Report], width: usize) -> String {
     let host = row.first().map_or("", |report| report.host.as_str());
     let mut text = format!("{host:width$}");
     for (column, report) in row.iter().enumerate() {
-        let (paint, verdict) = match Verdict::of(report) {
-            Verdict::Fits => (Style.good(), "fits"),
-            Verdict::Refused => (Style.bad(), "refused"),
-            Verdict::NothingToCheck => (Style.warning(), "no dev"),
+        let paint = match (report.expected.as_ref().map(|expected| expected.met), report.verdict) {
+            (Some(true), _) | (None, Verdict::Fits) => Style.good(),
+            (Some(false), _) | (None, Verdict::Refused | Verdict::Lost) => Style.bad(),
+            (None, Verdict::NotAssigned) => Style.warning(),
         };
+        let unexpected = report.expected.as_ref().is_some_and(|expected| !expected.met);
+        let verdict = format!("{}{}", report.verdict.name(), if unexpected { "!" } else { "" });
         let padding = if column + 1 < row.len() { CELL - verdict.len() } else { 0 };
         text += &format!("  {paint}{verdict}{paint:#}{}", " ".repeat(padding));
     }
     text + "\n"
 }
 
-enum Verdict {
-    Fits,
-    Refused,
-    NothingToCheck,
-}
-
-impl Verdict {
-    fn of(report: &Report) -> Self {
-        let mut assigned = report.containers.iter().filter(|c| c.not_assigned.is_none());
-        match (report.fits, assigned.next()) {
-            (true, _) => Self::Fits,
-            (false, Some(_)) => Self::Refused,
-            (false, None) => Self::NothingToCheck,
-        }
-    }
-}
-
 /// Why a host refuses the layout, each reason with the kernels that give it.
 fn render_reasons(row: &[Report]) -> String {
     let mut reasons: Vec<(String, Vec<usize>)> = Vec::new();
     for (column, report) in row.iter().enumerate() {
-        for reason in reasons_of(report) {
+        for reason in report.reasons() {
             match reasons.iter_mut().find(|(known, _)| *known == reason) {
                 Some((_, columns)) => columns.push(column),
                 None => reasons.push((reason, vec![column])),
@@ -130,25 +113,4 @@ fn kernel_names(row: &[Report], columns: &[usize]) -> String {
         })
         .collect();
     names.join(", ")
-}
-
-/// What the first group says that refuses something: groups of one host mostly agree. If none can
-/// be assigned, why.
-fn reasons_of(report: &Report) -> Vec<String> {
-    let refuses = |container: &&ContainerReport| container.ranges.iter().any(|range| !range.fits);
-    if let Some(container) = report.containers.iter().find(refuses) {
-        let refused = container.ranges.iter().filter_map(|range| {
-            let refusal = range.refusal.as_ref()?;
-            let lines = refusal.why.lines().map(|line| format!("{}: {line}", range.name));
-            Some(lines.collect::<Vec<_>>())
-        });
-        return refused.flatten().collect();
-    }
-    if report.fits {
-        return Vec::new();
-    }
-    // A kernel's refusal says more than a device that was never meant to be assigned.
-    let refusals = || report.containers.iter().filter_map(|c| c.not_assigned.as_ref());
-    let refusal = refusals().find(|refusal| refusal.errno.is_some()).or(refusals().next());
-    refusal.map(|refusal| format!("no device: {}", refusal.text())).into_iter().collect()
 }

@@ -113,7 +113,7 @@ fn a_layout_meets_every_host_and_kernel() {
     let json = run(&["check", "igd", "--all-kernels", "--json", "0+1M"]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json[6]["kernel"], "7.3");
-    bad_input(&["check", "vtd48"], "no RANGE to check");
+    bad_input(&["check", "vtd48"], "nothing to check");
 }
 
 #[test]

@@ -50,10 +50,10 @@ pub enum HostFileError {
 }
 
 /// The largest host file, in bytes: far more than a machine needs.
-const MAX_FILE: u64 = 16 << 20;
+pub(crate) const MAX_FILE: u64 = 16 << 20;
 
 /// Reads a text of `limit` bytes at most.
-fn read_limited(path: &Path, limit: u64) -> Result<String, String> {
+pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<String, String> {
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     file.take(limit + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
@@ -82,21 +82,21 @@ pub fn parse(name: &str, file: &str, text: &str) -> Result<Host, HostFileError> 
 }
 
 /// What is wrong, and where in the text.
-struct Problem {
-    span: Option<Range<usize>>,
-    text: String,
+pub(crate) struct Problem {
+    pub(crate) span: Option<Range<usize>>,
+    pub(crate) text: String,
 }
 
 impl Problem {
-    fn at<T>(place: &Spanned<T>, text: String) -> Self {
+    pub(crate) fn at<T>(place: &Spanned<T>, text: String) -> Self {
         Self { span: Some(place.span()), text }
     }
 
-    fn nowhere(text: impl Into<String>) -> Self {
+    pub(crate) fn nowhere(text: impl Into<String>) -> Self {
         Self { span: None, text: text.into() }
     }
 
-    fn in_file(self, file: &str, text: &str) -> HostFileError {
+    pub(crate) fn in_file(self, file: &str, text: &str) -> HostFileError {
         let offset = self.span.map_or(0, |span| span.start);
         let before = text.get(..offset).unwrap_or(text);
         let line = before.matches('\n').count() + 1;
