@@ -7,6 +7,7 @@ use vfio_type1::{Access, IovaRange, Kernel, MapDma, MapError};
 use crate::assign::{Assigned, Selection};
 use crate::host::{BootError, Host, HostGroupKind};
 use crate::number::{NumberError, parse_range};
+use crate::policy;
 use crate::report::{Range, Refusal};
 use crate::style::Style;
 
@@ -72,6 +73,8 @@ pub struct Report {
     pub host: String,
     /// The kernel.
     pub kernel: String,
+    /// Whether DMA masks and apertures are reserved regions, as proposed in 2020.
+    pub reserve_dma_masks: bool,
     /// Whether every range fits in every container that could be made, and one could.
     pub fits: bool,
     /// An entry for each container.
@@ -139,7 +142,13 @@ pub fn check(
     };
     let fits = containers.iter().any(|container| container.not_assigned.is_none())
         && containers.iter().all(|container| container.ranges.iter().all(|range| range.fits));
-    Ok(Report { host: host.name.clone(), kernel: kernel.to_string(), fits, containers })
+    Ok(Report {
+        host: host.name.clone(),
+        kernel: kernel.to_string(),
+        reserve_dma_masks: host.reserve_dma_masks,
+        fits,
+        containers,
+    })
 }
 
 /// Without an IOMMU there is nothing to map into, so such a group is meant only if it is named.
@@ -227,7 +236,9 @@ fn parts_that_fit(assigned: &Assigned, range: &IovaRange) -> Vec<IovaRange> {
 /// The report for a person.
 pub fn render(report: &Report) -> String {
     let title = Style.title();
-    let mut text = format!("{title}host {}{title:#}, kernel {}\n", report.host, report.kernel);
+    let policy = if report.reserve_dma_masks { policy::HEADING } else { "" };
+    let (host, kernel) = (&report.host, &report.kernel);
+    let mut text = format!("{title}host {host}{title:#}, kernel {kernel}{policy}\n");
     for container in &report.containers {
         text += &format!("\n{title}{}{title:#}\n", container.title);
         if let Some(refusal) = &container.not_assigned {

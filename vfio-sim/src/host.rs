@@ -14,6 +14,7 @@ use vfio_type1::{
 
 use crate::pci::PciFunction;
 use crate::platform::Platform;
+use crate::policy::out_of_reach;
 
 /// A machine.
 #[derive(Clone, Debug)]
@@ -28,6 +29,9 @@ pub struct Host {
     pub page_size: PageSize,
     /// Whether the type1 module was loaded with `allow_unsafe_interrupts`.
     pub allow_unsafe_interrupts: bool,
+    /// Whether what a device's DMA mask or its IOMMU leaves out is listed as reserved. No released
+    /// kernel does that; it was proposed in 2020.
+    pub reserve_dma_masks: bool,
     /// Its IOMMUs.
     pub iommus: Vec<HostIommu>,
     /// Its groups.
@@ -147,8 +151,13 @@ impl Host {
                 HostGroupKind::NoIommu => GroupKind::NoIommu,
             };
             let platform = group.platform(&self.iommus);
-            let describe =
-                |device: &HostDevice| device.under(&kernel, self.page_size, platform, &all_devices);
+            let aperture = self.aperture(group, &kernel).filter(|_| self.reserve_dma_masks);
+            let describe = |device: &HostDevice| {
+                let mut described = device.under(&kernel, self.page_size, platform, &all_devices);
+                let out = aperture.map(|aperture| out_of_reach(&device.pci, aperture));
+                described.regions.splice(..0, out.into_iter().flatten());
+                described
+            };
             let devices = group.devices.iter().map(describe).collect();
             groups.push(GroupDescription { number: group.number, kind, devices });
         }

@@ -15,6 +15,7 @@ mod names;
 pub mod number;
 pub mod pci;
 pub mod platform;
+mod policy;
 pub mod replay;
 pub mod report;
 pub mod show;

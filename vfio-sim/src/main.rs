@@ -48,6 +48,9 @@ struct ViewArguments {
     /// The devices that share one container; without, each group has its own.
     #[arg(long, value_name = "BDF,...", value_delimiter = ',')]
     devices: Vec<String>,
+    /// Reserve what a device's DMA mask and its IOMMU leave out, as proposed for Linux in 2020.
+    #[arg(long)]
+    reserve_dma_masks: bool,
     /// Print JSON. Addresses are strings, since many JSON readers lose the low bits of numbers.
     #[arg(long)]
     json: bool,
@@ -181,7 +184,8 @@ impl ViewArguments {
 
 fn run_show(arguments: &ShowArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
     let options = &arguments.options;
-    let host = hosts::find(&arguments.host).map_err(Stop::bad)?;
+    let mut host = hosts::find(&arguments.host).map_err(Stop::bad)?;
+    host.reserve_dma_masks |= options.reserve_dma_masks;
     let selection = options.selection(&host)?;
     let show = show::show(&host, options.kernel()?, selection).map_err(Stop::bad)?;
     match options.json {
@@ -206,13 +210,16 @@ fn run_check(arguments: &CheckArguments, out: &mut impl Write) -> Result<ExitCod
 impl CheckArguments {
     /// The hosts to check on, and the ranges.
     fn hosts(&self) -> Result<(Vec<Host>, &[String]), Stop> {
-        let (hosts, ranges) = match &self.host_and_ranges[..] {
+        let (mut hosts, ranges): (Vec<Host>, _) = match &self.host_and_ranges[..] {
             ranges if self.all_hosts => {
                 (hosts::known().collect::<Result<_, _>>().map_err(Stop::bad)?, ranges)
             }
             [host, ranges @ ..] => (vec![hosts::find(host).map_err(Stop::bad)?], ranges),
             [] => (Vec::new(), &[][..]),
         };
+        for host in &mut hosts {
+            host.reserve_dma_masks |= self.options.reserve_dma_masks;
+        }
         if ranges.is_empty() {
             return Err(Stop::BadInput("no RANGE to check; write FIRST+SIZE or FIRST-LAST".into()));
         }

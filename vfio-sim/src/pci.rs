@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use vfio_type1::IovaRange;
+use vfio_type1::{Iova, IovaRange};
 
 use crate::names::pci_bus;
 
@@ -55,6 +55,12 @@ impl BarKind {
 }
 
 impl PciFunction {
+    /// The highest address its DMA mask allows; `None` if no mask is known.
+    pub fn dma_mask(&self) -> Option<Iova> {
+        let unused = 64u32.saturating_sub(self.dma_mask_bits?);
+        Some(Iova(u64::MAX.checked_shr(unused).unwrap_or(0)))
+    }
+
     /// Whether Linux takes firmware memory away from the device when it is assigned: USB controllers
     /// and displays, whose drivers no longer need what the firmware did with it.
     pub(crate) fn lets_go_of_rmrrs(&self) -> bool {

@@ -44,6 +44,7 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
         source: file.source,
         page_size,
         allow_unsafe_interrupts: file.allow_unsafe_interrupts,
+        reserve_dma_masks: file.reserve_dma_masks,
         iommus: iommus.list,
         groups: groups.list,
     })

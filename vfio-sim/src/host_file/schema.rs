@@ -22,6 +22,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) allow_unsafe_interrupts: bool,
     #[serde(default)]
+    pub(super) reserve_dma_masks: bool,
+    #[serde(default)]
     pub(super) iommu: Vec<Iommu>,
     #[serde(default)]
     pub(super) group: Vec<Group>,
