@@ -8,11 +8,11 @@
 use std::sync::Arc;
 
 use vfio_type1::{
-    Binding, DeviceDescription, GroupDescription, GroupId, GroupKind, HostError, Iommu, IovaRange,
-    Kernel, PageSize, ReservedRegion, Vfio,
+    Binding, DeviceDescription, FixedIommu, GroupDescription, GroupId, GroupKind, HostError, Iommu,
+    IovaRange, Kernel, PageSize, ReservedRegion, Vfio,
 };
 
-use crate::pci::PciFunction;
+use crate::pci::{HostBridge, PciFunction};
 use crate::platform::Platform;
 use crate::policy::out_of_reach;
 
@@ -36,6 +36,8 @@ pub struct Host {
     pub iommus: Vec<HostIommu>,
     /// Its groups.
     pub groups: Vec<HostGroup>,
+    /// Its PCI host bridges, as far as they are known.
+    pub bridges: Vec<HostBridge>,
 }
 
 /// An IOMMU of a host.
@@ -169,8 +171,24 @@ impl Host {
 
     /// What the domains of a group can translate under `kernel`.
     pub fn aperture(&self, group: &HostGroup, kernel: &Kernel) -> Option<IovaRange> {
-        let platform = group.platform(&self.iommus)?;
-        Some(platform.iommu(kernel, self.page_size).aperture)
+        Some(self.iommu(group, kernel)?.aperture)
+    }
+
+    /// What `kernel` makes of the IOMMU of a group, if it has one.
+    pub(crate) fn iommu(&self, group: &HostGroup, kernel: &Kernel) -> Option<FixedIommu> {
+        Some(group.platform(&self.iommus)?.iommu(kernel, self.page_size))
+    }
+
+    /// The regions that the IOMMU driver of `kernel` lists for each device of a group, unmerged.
+    pub(crate) fn driver_regions(
+        &self,
+        group: &HostGroup,
+        kernel: &Kernel,
+    ) -> Vec<Vec<ReservedRegion>> {
+        let (all, platform) = (self.devices().collect::<Vec<_>>(), group.platform(&self.iommus));
+        let regions =
+            |device: &HostDevice| device.under(kernel, self.page_size, platform, &all).regions;
+        group.devices.iter().map(regions).collect()
     }
 
     fn devices(&self) -> impl Iterator<Item = &HostDevice> {

@@ -5,6 +5,7 @@
 pub mod assign;
 pub mod check;
 mod describe;
+pub mod dma_api;
 mod draw;
 pub mod host;
 pub mod host_file;

@@ -12,7 +12,7 @@ use vfio_sim::check::{self, WantedRange};
 use vfio_sim::host::Host;
 use vfio_sim::replay::{Difference, Outcome, replay};
 use vfio_sim::trace::Trace;
-use vfio_sim::{hosts, matrix, show};
+use vfio_sim::{dma_api, hosts, matrix, show};
 use vfio_type1::Kernel;
 
 /// Which DMA mappings a Linux host accepts, and why it refuses the others.
@@ -60,6 +60,9 @@ struct ViewArguments {
 struct ShowArguments {
     /// A known host (see `vfio-sim hosts`) or a host file in TOML.
     host: String,
+    /// Show which addresses the kernel's own DMA API uses, beside those that VFIO maps.
+    #[arg(long)]
+    dma_api: bool,
     #[command(flatten)]
     options: ViewArguments,
 }
@@ -187,10 +190,27 @@ fn run_show(arguments: &ShowArguments, out: &mut impl Write) -> Result<ExitCode,
     let mut host = hosts::find(&arguments.host).map_err(Stop::bad)?;
     host.reserve_dma_masks |= options.reserve_dma_masks;
     let selection = options.selection(&host)?;
+    if arguments.dma_api {
+        return show_dma_api(&host, options, selection.as_ref(), out);
+    }
     let show = show::show(&host, options.kernel()?, selection).map_err(Stop::bad)?;
     match options.json {
         true => write_json(&show, out)?,
         false => out.write_all(show::render(&show).as_bytes())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_dma_api(
+    host: &Host,
+    options: &ViewArguments,
+    selection: Option<&Selection<'_>>,
+    out: &mut impl Write,
+) -> Result<ExitCode, Stop> {
+    let report = dma_api::report(host, options.kernel()?, selection).map_err(Stop::bad)?;
+    match options.json {
+        true => write_json(&report, out)?,
+        false => out.write_all(dma_api::render(&report).as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
 }

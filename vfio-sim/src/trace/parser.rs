@@ -34,6 +34,7 @@ impl Parser {
             reserve_dma_masks: false,
             iommus: Vec::new(),
             groups: Vec::new(),
+            bridges: Vec::new(),
         };
         let trace = Trace {
             kernel: Kernel::NEWEST,
