@@ -48,7 +48,7 @@ struct ViewArguments {
     /// The devices that share one container; without, each group has its own.
     #[arg(long, value_name = "BDF,...", value_delimiter = ',')]
     devices: Vec<String>,
-    /// Reserve what a device's DMA mask and its IOMMU leave out, as proposed for Linux in 2020.
+    /// Reserve what a device's DMA mask and its IOMMU leave out: proposed in 2020, not merged.
     #[arg(long)]
     reserve_dma_masks: bool,
     /// Print JSON. Addresses are strings, since many JSON readers lose the low bits of numbers.
@@ -60,7 +60,7 @@ struct ViewArguments {
 struct ShowArguments {
     /// A known host (see `vfio-sim hosts`) or a host file in TOML.
     host: String,
-    /// Show which addresses the kernel's own DMA API uses, beside those that VFIO maps.
+    /// Show which addresses the kernel's own DMA API uses, beside those that VFIO maps for each group.
     #[arg(long)]
     dma_api: bool,
     #[command(flatten)]

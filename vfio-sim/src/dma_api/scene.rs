@@ -105,8 +105,8 @@ impl Scene<'_> {
     }
 
     /// The memory BARs of all devices of the host, which allocators of IOMMU drivers avoided
-    /// (`dmar_init_reserved_ranges` in `intel-iommu.c`, `init_reserved_iova_ranges` in `amd_iommu.c`,
-    /// both of 4.19).
+    /// (`dmar_init_reserved_ranges` in `intel-iommu.c`, `init_reserved_iova_ranges` in `amd_iommu.c`;
+    /// spec 10 and 12.7).
     pub(super) fn bars(&self) -> Vec<Claim> {
         let devices = self.host.groups.iter().flat_map(|group| &group.devices);
         devices.flat_map(|device| self.bars_of(device)).collect()

@@ -9,7 +9,7 @@ use super::*;
 use crate::assign::Selection;
 use crate::host::{HostDevice, HostGroupKind, HostIommu, HostRegion};
 use crate::hosts;
-use crate::pci::{HostBridge, PciFunction};
+use crate::pci::{Bar, BarKind, HostBridge, PciFunction};
 use crate::platform::{Platform, Stated, Widths};
 
 /// A page of the tests: small, so that the naive model can look at every byte.
@@ -172,6 +172,39 @@ fn dma_ranges_can_make_a_device_unusable() {
     let outside = facts(&[(0x1_0000, 0x1_ffff)]);
     assert_eq!(errno(&outside, Kernel::V6_1), Some(Errno::EFAULT));
     assert_eq!(errno(&facts(&[(0x100, 0x1ff)]), Kernel::V7_3), None);
+}
+
+#[test]
+fn allocators_of_drivers_avoid_bars_instead_of_bridge_windows() {
+    let mut facts = Facts::of_one(None, &[]);
+    facts.windows.push((0x100, 0x1ff));
+    let mut host = facts.host();
+    if let Platform::Stated(stated) = &mut host.iommus[0].platform {
+        stated.driver = IommuDriver::IntelVtd;
+    }
+    let bar = |ends, kind| Bar { range: range(ends), kind };
+    let memory = BarKind::Memory { wide: false, prefetchable: false };
+    let pci = &mut host.groups[0].devices[0].pci;
+    pci.bars = [(0, bar((0x300, 0x37f), memory)), (1, bar((0x500, 0x53f), BarKind::Io))].into();
+    pci.rom = Some(range((0x600, 0x6ff)));
+    let usable = |kernel| views(&host, &kernel, &host.groups[0]).remove(0).unwrap().usable();
+    let bars = [(0x10, 0x2ff), (0x380, 0x5ff), (0x700, 0xffff)].map(range);
+    assert_eq!(usable(Kernel::V5_10), bars);
+    assert_eq!(usable(Kernel::V6_1), [(0x10, 0xff), (0x200, 0xffff)].map(range));
+}
+
+#[test]
+fn a_host_bridge_concerns_the_devices_behind_it() {
+    let mut facts = Facts::of_one(None, &[]);
+    facts.windows.push((0x100, 0x1ff));
+    let mut host = facts.host();
+    let usable =
+        |host: &Host| views(host, &Kernel::V7_3, &host.groups[0])[0].as_ref().unwrap().usable();
+    assert_eq!(usable(&host).len(), 2);
+    host.bridges[0].buses = (1, 255);
+    assert_eq!(usable(&host).len(), 1);
+    host.bridges[0] = HostBridge { segment: 1, buses: (0, 255), ..host.bridges[0].clone() };
+    assert_eq!(usable(&host).len(), 1);
 }
 
 /// What the DMA API gives out, byte by byte, by the words of spec 10.
