@@ -136,10 +136,12 @@ impl<'a> Selection<'a> {
 
     /// Each group by itself.
     pub fn each(host: &'a Host) -> Vec<Self> {
-        host.groups
-            .iter()
-            .map(|group| Self { groups: vec![group], asked_for: Vec::new() })
-            .collect()
+        host.groups.iter().map(Self::of_group).collect()
+    }
+
+    /// One group.
+    pub fn of_group(group: &'a HostGroup) -> Self {
+        Self { groups: vec![group], asked_for: Vec::new() }
     }
 
     /// Assigns the groups, if they are ready for it.

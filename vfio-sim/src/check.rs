@@ -8,6 +8,7 @@ use crate::assign::Selection;
 use crate::attempt::{self, Attempt};
 use crate::host::{BootError, Host, HostGroupKind};
 use crate::layout::{Layout, WantedRange};
+use crate::policy;
 use crate::report::{Range, Refusal};
 use crate::style::Style;
 use crate::suggest::nearest_layout;
@@ -20,6 +21,8 @@ pub struct Report {
     pub host: String,
     /// The kernel.
     pub kernel: String,
+    /// Whether DMA masks and apertures are reserved regions, as proposed in 2020.
+    pub reserve_dma_masks: bool,
     /// Whether every range fits in every container that could be made, and one could.
     pub fits: bool,
     /// What came of it, over all containers.
@@ -142,6 +145,7 @@ pub fn check(
     let mut report = Report {
         host: host.name.clone(),
         kernel: kernel.to_string(),
+        reserve_dma_masks: host.reserve_dma_masks,
         fits: verdict == Verdict::Fits,
         verdict,
         expected: None,
@@ -245,7 +249,9 @@ impl ContainerReport {
 /// The report for a person.
 pub fn render(report: &Report) -> String {
     let title = Style.title();
-    let mut text = format!("{title}host {}{title:#}, kernel {}\n", report.host, report.kernel);
+    let policy = if report.reserve_dma_masks { policy::HEADING } else { "" };
+    let (host, kernel) = (&report.host, &report.kernel);
+    let mut text = format!("{title}host {host}{title:#}, kernel {kernel}{policy}\n");
     for container in &report.containers {
         text += &format!("\n{title}{}{title:#}\n", container.title);
         text += &match container.steps.is_empty() {

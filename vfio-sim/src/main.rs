@@ -13,7 +13,7 @@ use vfio_sim::host::Host;
 use vfio_sim::layout::{self, Layout};
 use vfio_sim::replay::{Difference, Outcome, replay};
 use vfio_sim::trace::Trace;
-use vfio_sim::{hosts, junit, layouts, matrix, show};
+use vfio_sim::{dma_api, hosts, junit, layouts, matrix, show};
 use vfio_type1::Kernel;
 
 /// Which DMA mappings a Linux host accepts, and why it refuses the others.
@@ -52,6 +52,9 @@ struct ViewArguments {
     /// The devices that share one container; without, each group has its own.
     #[arg(long, value_name = "BDF,...", value_delimiter = ',')]
     devices: Vec<String>,
+    /// Reserve what a device's DMA mask and its IOMMU leave out: proposed in 2020, not merged.
+    #[arg(long)]
+    reserve_dma_masks: bool,
     /// Print JSON. Addresses are strings, since many JSON readers lose the low bits of numbers.
     #[arg(long)]
     json: bool,
@@ -61,6 +64,9 @@ struct ViewArguments {
 struct ShowArguments {
     /// A known host (see `vfio-sim hosts`) or a host file in TOML.
     host: String,
+    /// Show which addresses the kernel's own DMA API uses, beside those that VFIO maps for each group.
+    #[arg(long)]
+    dma_api: bool,
     #[command(flatten)]
     options: ViewArguments,
 }
@@ -207,12 +213,30 @@ impl ViewArguments {
 
 fn run_show(arguments: &ShowArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
     let options = &arguments.options;
-    let host = hosts::find(&arguments.host).map_err(Stop::bad)?;
+    let mut host = hosts::find(&arguments.host).map_err(Stop::bad)?;
+    host.reserve_dma_masks |= options.reserve_dma_masks;
     let selection = options.selection(&host)?;
+    if arguments.dma_api {
+        return show_dma_api(&host, options, selection.as_ref(), out);
+    }
     let show = show::show(&host, options.kernel()?, selection).map_err(Stop::bad)?;
     match options.json {
         true => write_json(&show, out)?,
         false => out.write_all(show::render(&show).as_bytes())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_dma_api(
+    host: &Host,
+    options: &ViewArguments,
+    selection: Option<&Selection<'_>>,
+    out: &mut impl Write,
+) -> Result<ExitCode, Stop> {
+    let report = dma_api::report(host, options.kernel()?, selection).map_err(Stop::bad)?;
+    match options.json {
+        true => write_json(&report, out)?,
+        false => out.write_all(dma_api::render(&report).as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -231,13 +255,16 @@ fn run_check(arguments: &CheckArguments, out: &mut impl Write) -> Result<ExitCod
 impl CheckArguments {
     /// The hosts to check on, and what to check.
     fn hosts_and_layout(&self) -> Result<(Vec<Host>, Layout), Stop> {
-        let (hosts, ranges) = match &self.host_and_ranges[..] {
+        let (mut hosts, ranges): (Vec<Host>, _) = match &self.host_and_ranges[..] {
             ranges if self.all_hosts => {
                 (hosts::known().collect::<Result<_, _>>().map_err(Stop::bad)?, ranges)
             }
             [host, ranges @ ..] => (vec![hosts::find(host).map_err(Stop::bad)?], ranges),
             [] => (Vec::new(), &[][..]),
         };
+        for host in &mut hosts {
+            host.reserve_dma_masks |= self.options.reserve_dma_masks;
+        }
         Ok((hosts, self.layout_of(ranges)?))
     }
 

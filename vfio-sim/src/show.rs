@@ -8,6 +8,7 @@ use crate::assign::Selection;
 use crate::draw::{Picture, draw};
 use crate::host::{BootError, Host, HostDevice};
 use crate::host_file::region_kind_name;
+use crate::policy;
 use crate::report::{Range, Refusal};
 use crate::style::Style;
 
@@ -20,6 +21,8 @@ pub struct Show {
     pub description: String,
     /// The kernel.
     pub kernel: String,
+    /// Whether DMA masks and apertures are reserved regions, as proposed in 2020.
+    pub reserve_dma_masks: bool,
     /// An entry for each container: the devices asked for, or each group by itself.
     pub containers: Vec<ContainerShow>,
 }
@@ -90,6 +93,7 @@ pub fn show(
         host: host.name.clone(),
         description: host.description.clone(),
         kernel: kernel.to_string(),
+        reserve_dma_masks: host.reserve_dma_masks,
         containers,
     })
 }
@@ -167,7 +171,8 @@ pub fn render(show: &Show) -> String {
         text += &format!(": {}", show.description);
     }
     text += "\n";
-    text += &format!("kernel {}\n", show.kernel);
+    let policy = if show.reserve_dma_masks { policy::HEADING } else { "" };
+    text += &format!("kernel {}{policy}\n", show.kernel);
     for container in &show.containers {
         text += "\n";
         text += &render_container(container);

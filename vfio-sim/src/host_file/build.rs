@@ -7,6 +7,7 @@ use toml::Spanned;
 use vfio_type1::PageSize;
 
 use super::Problem;
+use super::bridge::host_bridges;
 use super::facts::{platform, scopes};
 use super::pci::function;
 use super::region::parse_region;
@@ -38,14 +39,17 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
         return Err(Problem::nowhere("the host has no [[group]]"));
     }
     check_scopes(&scopes, &groups)?;
+    let bridges = host_bridges(&file.host_bridge)?;
     Ok(Host {
         name: name.to_owned(),
         description: file.description,
         source: file.source,
         page_size,
         allow_unsafe_interrupts: file.allow_unsafe_interrupts,
+        reserve_dma_masks: file.reserve_dma_masks,
         iommus: iommus.list,
         groups: groups.list,
+        bridges,
     })
 }
 

@@ -22,9 +22,26 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) allow_unsafe_interrupts: bool,
     #[serde(default)]
+    pub(super) reserve_dma_masks: bool,
+    #[serde(default)]
     pub(super) iommu: Vec<Iommu>,
     #[serde(default)]
     pub(super) group: Vec<Group>,
+    #[serde(default)]
+    pub(super) host_bridge: Vec<Bridge>,
+}
+
+/// A PCI host bridge.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Bridge {
+    #[serde(default)]
+    pub(super) segment: u32,
+    pub(super) buses: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) windows: Vec<Text<RangeText>>,
+    #[serde(default)]
+    pub(super) dma_ranges: Vec<Text<RangeText>>,
 }
 
 /// An IOMMU: results stated outright, or facts.

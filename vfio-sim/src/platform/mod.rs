@@ -80,7 +80,7 @@ impl Platform {
 }
 
 /// The window in which every x86 platform takes writes for interrupts.
-fn x86_msi_window() -> ReservedRegion {
+pub(crate) fn x86_msi_window() -> ReservedRegion {
     ReservedRegion::new(0xfee0_0000, 0xfeef_ffff, RegionKind::Msi)
 }
 
