@@ -72,7 +72,7 @@ struct ShowArguments {
     /// Draw the address spaces as SVG into a file; - is the standard output.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "dma_api"])]
     svg: Option<PathBuf>,
-    /// What to draw beside them, as `check` takes it.
+    /// With --svg: ranges to draw beside the address spaces, written as for `check`.
     #[arg(value_name = "RANGE", requires = "svg")]
     ranges: Vec<String>,
 }
@@ -267,9 +267,13 @@ impl ShowArguments {
 }
 
 fn write_svg(path: &Path, text: &str, out: &mut impl Write) -> Result<(), Stop> {
-    if path == Path::new("-") {
-        return Ok(out.write_all(text.as_bytes())?);
+    match path == Path::new("-") {
+        true => Ok(out.write_all(text.as_bytes())?),
+        false => write_file(path, text),
     }
+}
+
+fn write_file(path: &Path, text: &str) -> Result<(), Stop> {
     let cannot = |error| Stop::BadInput(format!("{}: cannot write: {error}", path.display()));
     std::fs::write(path, text).map_err(cannot)
 }
@@ -323,8 +327,7 @@ impl CheckArguments {
         let Some(path) = &self.junit else { return Ok(()) };
         let name = if layout.name.is_empty() { "vfio-sim check" } else { &layout.name };
         let xml = junit::render(name, reports).map_err(Stop::bad)?;
-        let cannot = |error| Stop::BadInput(format!("{}: cannot write: {error}", path.display()));
-        std::fs::write(path, xml).map_err(cannot)
+        write_file(path, &xml)
     }
 }
 

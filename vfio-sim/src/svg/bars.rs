@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A layout beside the strip: a bar for each wanted range, and to its right what came of it.
 
-use super::Block;
+use super::block::Block;
 use super::paint::Area;
 use super::scale::{Extent, Scale};
-use super::text::{Font, MONO, SMALL, STRONG};
+use super::text::{MONO, SMALL, STRONG};
 use super::xml::Element;
 use crate::check::RangeReport;
 use crate::picture::Piece;
@@ -106,8 +106,7 @@ fn note(report: &RangeReport, x: u64, top: u64) -> (Vec<Element>, u64) {
         STRONG.put_painted(paint, x + STRONG.width(&name) + GAP, y, verdict.trim_end()),
     ];
     let mut lines = vec![(MONO, report.range.to_string())];
-    let advice = report.advice().into_iter();
-    lines.extend(advice.flat_map(|line| wrapped(SMALL, &line)).take(MOST_LINES));
+    lines.extend(advice(report).into_iter().map(|line| (SMALL, line)));
     for (font, line) in lines {
         y += font.line();
         parts.push(font.put(x, y, &line));
@@ -118,8 +117,16 @@ fn note(report: &RangeReport, x: u64, top: u64) -> (Vec<Element>, u64) {
 /// What letters such as g need below the base line.
 const DESCENT: u64 = 4;
 
-fn wrapped(font: Font, line: &str) -> impl Iterator<Item = (Font, String)> + use<> {
-    font.wrap(line, NOTE, MOST_LINES).into_iter().map(move |line| (font, line))
+/// Why a range is refused and what would do, in lines of a note. What is too long says so.
+fn advice(report: &RangeReport) -> Vec<String> {
+    let sentences = report.advice();
+    let mut lines: Vec<String> =
+        sentences.iter().flat_map(|line| SMALL.wrap(line, NOTE, MOST_LINES)).collect();
+    if lines.len() > MOST_LINES {
+        lines.truncate(MOST_LINES - 1);
+        lines.push("…".to_owned());
+    }
+    lines
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the boxes and bars of a picture mean: those that are in it.
 
+use super::block::{Block, in_rows};
 use super::paint::{Area, BAND};
 use super::scale::Extent;
 use super::text::SMALL;
 use super::xml::Element;
-use super::{Block, in_rows};
 use crate::check::RangeReport;
 use crate::picture::Use;
 

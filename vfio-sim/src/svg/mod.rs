@@ -6,6 +6,7 @@
 //! container that has no address space. Sizes are in pixels.
 
 mod bars;
+mod block;
 mod legend;
 mod paint;
 mod panel;
@@ -19,6 +20,7 @@ use std::fmt::Write as _;
 use crate::check::{RangeReport, Report};
 use crate::picture::Use;
 use crate::show::{Show, groups_in_words};
+use block::{Block, in_rows};
 use legend::legend;
 use panel::Panel;
 use strip::Columns;
@@ -33,45 +35,6 @@ const GAP: u64 = 28;
 const WIDTH: u64 = 840;
 /// The lines that a text from a host file may take.
 const MOST_LINES: usize = 3;
-
-/// A part of a picture, with its top left corner at (0, 0).
-#[derive(Clone, Debug, Default)]
-struct Block {
-    parts: Vec<Element>,
-    width: u64,
-    height: u64,
-}
-
-impl Block {
-    fn at(self, x: u64, y: u64) -> Element {
-        let place = format!("translate({x} {y})");
-        Element::new("g").with("transform", place).children(self.parts)
-    }
-
-    /// Puts a block below, left ends together.
-    fn below(mut self, other: Self, gap: u64) -> Self {
-        if other.parts.is_empty() {
-            return self;
-        }
-        let y = if self.parts.is_empty() { 0 } else { self.height + gap };
-        self.height = y + other.height;
-        self.width = self.width.max(other.width);
-        self.parts.push(other.at(0, y));
-        self
-    }
-
-    /// Puts a block to the right, tops together.
-    fn beside(mut self, other: Self, gap: u64) -> Self {
-        if other.parts.is_empty() {
-            return self;
-        }
-        let x = if self.parts.is_empty() { 0 } else { self.width + gap };
-        self.width = x + other.width;
-        self.height = self.height.max(other.height);
-        self.parts.push(other.at(x, 0));
-        self
-    }
-}
 
 /// The host as an SVG document. With `report`, which must be about the same containers, each panel
 /// shows what came of the layout.
@@ -96,18 +59,6 @@ fn panels<'a>(show: &'a Show, report: Option<&'a Report>) -> Vec<Panel<'a>> {
     pictures.map(|(picture, containers)| Panel::new(picture, &containers, report)).collect()
 }
 
-/// Blocks from left to right, as many in a row as `width` allows.
-fn in_rows(blocks: impl Iterator<Item = Block>, width: u64, across: u64, down: u64) -> Block {
-    let (mut rows, mut row) = (Block::default(), Block::default());
-    for block in blocks {
-        if row.width > 0 && row.width + across + block.width > width {
-            rows = rows.below(std::mem::take(&mut row), down);
-        }
-        row = row.beside(block, across);
-    }
-    rows.below(row, down)
-}
-
 /// `host amd, kernel 7.3`, and what the host is.
 fn heading(show: &Show, width: u64) -> Block {
     let names = Block::lines(TITLE, &TITLE.wrap(&name(show), width, MOST_LINES));
@@ -116,18 +67,6 @@ fn heading(show: &Show, width: u64) -> Block {
 
 fn name(show: &Show) -> String {
     format!("host {}, kernel {}", show.host, show.kernel)
-}
-
-impl Block {
-    fn lines(font: text::Font, lines: &[String]) -> Self {
-        let mut block = Self::default();
-        for line in lines {
-            block.parts.push(font.put(0, block.height + font.size, line));
-            block.width = block.width.max(font.width(line));
-            block.height += font.line();
-        }
-        block
-    }
 }
 
 /// Why the other groups have no address space.

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A panel: an address space, whose it is, and what came of a layout in it.
 
+use super::MOST_LINES;
 use super::bars::bars;
+use super::block::Block;
 use super::scale::Scale;
 use super::strip::{Columns, strip};
 use super::text::{SMALL, STRONG};
-use super::{Block, MOST_LINES};
 use crate::check::{RangeReport, Report};
 use crate::picture::{Picture, Piece};
 use crate::show::{ContainerShow, DeviceShow, groups_in_words};
