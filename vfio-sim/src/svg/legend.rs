@@ -20,8 +20,11 @@ const LINE: u64 = 22;
 const HOW_TO_READ: &str = "Shaded boxes cannot be mapped. A box grows with the logarithm of its \
                            size; inside a box the scale is even.";
 
-/// The legend, with as many entries in a row as `width` allows.
+/// The legend, if there is something to explain, with as many entries in a row as `width` allows.
 pub(super) fn legend(uses: &[Use], ranges: &[&RangeReport], width: u64) -> Block {
+    if uses.is_empty() {
+        return Block::default();
+    }
     in_rows(of_uses(uses).into_iter(), width, GAP, LINE - HEIGHT)
         .below(in_rows(of_bars(ranges).into_iter(), width, GAP, LINE - HEIGHT), LINE - HEIGHT)
         .below(Block::lines(SMALL, &SMALL.wrap(HOW_TO_READ, width, 2)), LINE - HEIGHT)
