@@ -171,8 +171,7 @@ pub fn check(
     report.expected = layout.expected(&host.name, &kernel).map(|(verdict, why)| Expected {
         verdict,
         why: why.map(str::to_owned),
-        met: report.verdict == verdict
-            && why.is_none_or(|why| report.reasons().iter().any(|reason| reason.contains(why))),
+        met: report.meets(verdict, why),
     });
     Ok(report)
 }
@@ -222,6 +221,16 @@ fn would_fit(selection: &Selection<'_>, layout: &Layout, vfio: &Vfio) -> Option<
 }
 
 impl Report {
+    /// Whether it came as expected. Where nothing can be assigned nothing is tried, which is no
+    /// surprise unless the layout is about just that.
+    fn meets(&self, verdict: Verdict, why: Option<&str>) -> bool {
+        let reason = |why: &str| self.reasons().iter().any(|reason| reason.contains(why));
+        match self.verdict {
+            Verdict::NotAssigned if verdict != Verdict::NotAssigned => true,
+            given => given == verdict && why.is_none_or(reason),
+        }
+    }
+
     /// Whether the report is what one hoped for: as the layout expects, or that it fits.
     pub fn is_good(&self) -> bool {
         self.expected.as_ref().map_or(self.fits, |expected| expected.met)

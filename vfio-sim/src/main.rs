@@ -35,8 +35,9 @@ enum Command {
     /// Check whether a layout can be mapped on a host, and if not, why and what would fit.
     ///
     /// Groups that cannot be assigned are passed over. Exit status: 0 if all ranges fit in all other
-    /// groups, 1 if some are refused or no group can be assigned, 2 for bad usage or input. If the
-    /// layout says what it expects, 0 if it comes so everywhere, and 1 if not.
+    /// groups, 1 if some are refused or no group can be assigned, 2 for bad usage or input. In a table,
+    /// hosts with nothing to assign do not count. If the layout says what it expects, 0 if it comes so
+    /// everywhere, and 1 if not.
     Check(CheckArguments),
     /// Run recordings of a real kernel on the emulator and compare the answers.
     ///

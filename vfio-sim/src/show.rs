@@ -20,6 +20,8 @@ pub struct Show {
     pub host: String,
     /// A line about it.
     pub description: String,
+    /// Where its facts are from; empty if it does not say.
+    pub source: String,
     /// The kernel.
     pub kernel: String,
     /// Whether DMA masks and apertures are reserved regions, as proposed in 2020.
@@ -93,6 +95,7 @@ pub fn show(
     Ok(Show {
         host: host.name.clone(),
         description: host.description.clone(),
+        source: host.source.clone(),
         kernel: kernel.to_string(),
         reserve_dma_masks: host.reserve_dma_masks,
         containers,
@@ -174,6 +177,9 @@ pub fn render(show: &Show) -> String {
     text += "\n";
     let policy = if show.reserve_dma_masks { policy::HEADING } else { "" };
     text += &format!("kernel {}{policy}\n", show.kernel);
+    if !show.source.is_empty() {
+        text += &format!("source {}\n", show.source);
+    }
     for container in &show.containers {
         text += "\n";
         text += &render_container(container);
