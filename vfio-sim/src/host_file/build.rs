@@ -30,7 +30,8 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
     for iommu in &file.iommu {
         iommus.add(iommu, page_size)?;
     }
-    let scopes: Vec<Spanned<String>> = file.iommu.iter().flat_map(scopes).collect();
+    let scopes: Vec<Spanned<String>> =
+        file.iommu.iter().flat_map(|iommu| scopes(iommu.get_ref())).collect();
     let mut groups = Groups::default();
     for group in file.group {
         groups.add(group, &iommus)?;
@@ -59,8 +60,8 @@ struct Iommus {
 }
 
 impl Iommus {
-    fn add(&mut self, iommu: &Iommu, cpu_page: PageSize) -> Result<(), Problem> {
-        let name = match &iommu.name {
+    fn add(&mut self, iommu: &Spanned<Iommu>, cpu_page: PageSize) -> Result<(), Problem> {
+        let name = match &iommu.get_ref().name {
             None => format!("iommu{}", self.list.len()),
             Some(name) if self.position(name.get_ref()).is_some() => {
                 let problem = format!("two IOMMUs have the name \"{}\"", name.get_ref());

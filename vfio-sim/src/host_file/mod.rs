@@ -89,8 +89,8 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    pub(crate) fn at<T>(place: &Spanned<T>, text: String) -> Self {
-        Self { span: Some(place.span()), text }
+    pub(crate) fn at<T>(place: &Spanned<T>, text: impl Into<String>) -> Self {
+        Self { span: Some(place.span()), text: text.into() }
     }
 
     pub(crate) fn nowhere(text: impl Into<String>) -> Self {
@@ -199,6 +199,79 @@ mod tests {
         assert!(problem(&bridge).contains("test.toml:13:11: range \"5-4\" ends below"));
         let alone = device("0000:00:03.0", "") + "vendor = \"0x8086\"\n";
         assert!(problem(&alone).contains("test.toml:12:10: vendor and device go together"));
+    }
+
+    /// What is wrong with an IOMMU of these facts, in a host with pages of 4 KiB.
+    fn wrong_facts(facts: &str) -> String {
+        let text = format!("[[iommu]]\n{facts}\n{}", device("0000:00:03.0", ""));
+        let problem = parse("test", "test.toml", &text).unwrap_err().to_string();
+        assert_eq!(problem.lines().count(), 1, "{problem}");
+        problem
+    }
+
+    #[test]
+    fn registers_and_what_is_said_beside_them_must_agree() {
+        let vtd = |capability: u64, extended: u64, rest: &str| {
+            let mut facts = format!("[iommu.vtd]\ncapability = \"{capability:#x}\"\n");
+            facts += &format!("extended-capability = \"{extended:#x}\"\n{rest}");
+            wrong_facts(&facts)
+        };
+        let (wide, narrow) = (0xd2_008c_222f_0686, 0xd2_008c_2226_0286);
+        let (ir, sc, smts, both) = (1 << 3, 1 << 7, 1 << 43, 0b11 << 46);
+        let remapped = "interrupt-remapping = true\n";
+        let coherent = format!("{remapped}snoop-control = true");
+        let scalable = format!("{remapped}scalable-mode = true");
+        for (problem, expected) in [
+            (vtd(wide, 0, remapped), "test.toml:5:23: extended-capability offers no interrupt"),
+            (vtd(wide, ir, &coherent), "test.toml:6:17: bit 7 of extended-capability says that"),
+            (vtd(wide, ir | sc, &scalable), "test.toml:6:17: scalable mode needs a unit that has"),
+            (
+                vtd(wide, ir | smts, &scalable),
+                "test.toml:6:17: extended-capability offers no stage",
+            ),
+            (vtd(narrow, ir | smts | both, &scalable), "test.toml:6:17: the stages share no page"),
+        ] {
+            assert!(problem.contains(expected), "{problem}\nexpected {expected}");
+        }
+    }
+
+    #[test]
+    fn facts_of_other_platforms_are_checked_too() {
+        for (facts, expected) in [
+            (
+                "[iommu.dart]\ninput-bits = 32\nisolated-msi = false",
+                "test.toml:3:14: a DART has pages of 16K only",
+            ),
+            (
+                "[iommu.s390]\nwindow = \"4T+1G\"\ntable = \"region-first\"",
+                "test.toml:3:10: the window starts outside a region third table",
+            ),
+            (
+                "[iommu.s390]\nwindow = \"4G+1G\"\ntable = \"third\"",
+                "test.toml:4:9: unknown variant `third`",
+            ),
+            (
+                "[iommu.riscv]\nmode = \"sv32\"\nisolated-msi = false",
+                "test.toml:3:8: unknown variant `sv32`",
+            ),
+            (
+                "[iommu.amd]\ntable-levels = 4\nguest-levels = 6\ninterrupt-remapping = true",
+                "test.toml:4:16: guest-levels is 4 or 5",
+            ),
+            (
+                "[iommu.smmuv3]\ninput-bits = 48\noutput-bits = 48\ngranules = []\n\
+                 isolated-msi = true",
+                "test.toml:5:12: an SMMU has at least one granule",
+            ),
+            (
+                "[iommu.riscv]\nmode = \"sv39\"\nisolated-msi = false\n[iommu.dart]\n\
+                 input-bits = 32\nisolated-msi = false",
+                "test.toml:1:1: an IOMMU has facts of one platform only",
+            ),
+        ] {
+            let problem = wrong_facts(facts);
+            assert!(problem.contains(expected), "{problem}\nexpected {expected}");
+        }
     }
 
     #[test]

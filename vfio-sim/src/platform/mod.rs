@@ -14,6 +14,7 @@ mod smmu;
 mod stated;
 mod virtio;
 mod vtd;
+mod vtd_registers;
 
 pub use amd::{AmdVi, Ivmd, IvmdDevices};
 pub use dart::Dart;
@@ -23,6 +24,7 @@ pub use smmu::{Rmr, Smmu};
 pub use stated::{Stated, Widths};
 pub use virtio::VirtioIommu;
 pub use vtd::{Rmrr, Vtd};
+pub(crate) use vtd_registers::ExtendedCapability;
 
 use vfio_type1::{FixedIommu, Iova, IovaRange, Kernel, PageSize, RegionKind, ReservedRegion};
 
