@@ -52,6 +52,7 @@ known![
     "qemu-virtio-arm",
     "cloud-hypervisor-viommu",
     "apple-dart-t8103",
+    "apple-dart-t8110",
     "s390-zpci",
     "riscv-sv39",
     "riscv-sv48",

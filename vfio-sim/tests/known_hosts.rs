@@ -167,6 +167,8 @@ const EXPECTED: &[(&str, &str, &str, &str)] = &[
     ),
     ("apple-dart-t8103", "0000:01:00.0", "2018-v6", NO_DEVICE),
     ("apple-dart-t8103", "0000:01:00.0", "6.1", "0x0..0xffffbfff"),
+    ("apple-dart-t8110", "0000:01:00.0", "2018-v6", NO_DEVICE),
+    ("apple-dart-t8110", "0000:01:00.0", "6.1", "0x0..0xffffbfff 0x100000000..0x3ffffffffff"),
     ("s390-zpci", "0000:00:00.0", "2018-v6", "0x100000000..0x4ffffffff"),
     ("riscv-sv39", "0000:01:00.0", "2018-v6", NO_DEVICE),
     ("riscv-sv39", "0000:01:00.0", "7.2", "0x0..0x3fffffffff"),
