@@ -133,16 +133,15 @@ const EXPECTED: &[(&str, &str, &str, &str)] = &[
     (
         "amd-v2-47",
         "0000:01:00.0",
-        "7.2",
+        "6.12",
         "0x0..0xfedfffff 0xfef00000..0xfcffffffff 0x10000000000..0x7fffffffffff",
     ),
     ("amd-v2-56", "0000:01:00.0", "2018-v6", AMD_64),
     ("amd-v2-56", "0000:01:00.0", "6.1", AMD_48),
-    ("amd-v2-56", "0000:01:00.0", "6.12", AMD_57),
     (
         "amd-v2-56",
         "0000:01:00.0",
-        "7.2",
+        "6.12",
         "0x0..0xfedfffff 0xfef00000..0xfcffffffff 0x10000000000..0xffffffffffffff",
     ),
     ("smmu-64k", "0000:01:00.0", "2018-v6", ARM_48),

@@ -94,8 +94,7 @@ impl AmdVi {
         match era.amd_guest_tables {
             AmdGuestTables::Unknown => None,
             AmdGuestTables::FourLevelWidth => Some(table_bits(4)),
-            AmdGuestTables::Width => Some(table_bits(levels)),
-            AmdGuestTables::Used => Some(table_bits(levels) - 1),
+            AmdGuestTables::LowerHalf | AmdGuestTables::Used => Some(table_bits(levels) - 1),
         }
     }
 
@@ -160,8 +159,8 @@ mod tests {
         };
         assert_eq!(domain(Kernel::V5_10, 5), (u64::MAX, 0xffff_ff7f_ffff_f000));
         assert_eq!(domain(Kernel::V6_1, 5), ((1 << 48) - 1, 0xffff_ff7f_ffff_f000));
-        assert_eq!(domain(Kernel::V6_12, 4), ((1 << 48) - 1, 0xf_ff7f_ffff_f000));
-        assert_eq!(domain(Kernel::V6_12, 5), ((1 << 57) - 1, 0xf_ff7f_ffff_f000));
+        assert_eq!(domain(Kernel::V6_12, 4), ((1 << 47) - 1, 0xf_ff7f_ffff_f000));
+        assert_eq!(domain(Kernel::V6_12, 5), ((1 << 56) - 1, 0xf_ff7f_ffff_f000));
         assert_eq!(domain(Kernel::V7_3, 4), ((1 << 47) - 1, 0x4020_1000));
         assert_eq!(domain(Kernel::V7_3, 5), ((1 << 56) - 1, 0x4020_1000));
     }

@@ -58,9 +58,10 @@ pub(super) enum AmdGuestTables {
     Unknown,
     /// VFIO's domains keep host tables, but are as narrow as guest tables of four levels. 6.1.
     FourLevelWidth,
-    /// VFIO's domains keep host tables, but are as narrow as the guest tables. 6.3 or so.
-    Width,
-    /// VFIO's domains have guest tables, without the top bit. 6.19 or so.
+    /// VFIO's domains keep host tables, but have the lower half of what guest tables reach. The
+    /// recorded 6.12, a stable release with the mend of that year.
+    LowerHalf,
+    /// VFIO's domains have guest tables, the lower half of them. 6.19 or so.
     Used,
 }
 
@@ -116,7 +117,7 @@ const V6_1: Era = Era {
 };
 const V6_12: Era = Era {
     amd_tables: AmdTables::UnlimitedShort,
-    amd_guest_tables: AmdGuestTables::Width,
+    amd_guest_tables: AmdGuestTables::LowerHalf,
     s390_window: S390Window::RegionsOf42Bits,
     s390_every_page_size: false,
     ..V6_1
