@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use toml::Spanned;
 use vfio_type1::PageSize;
 
-use super::Problem;
 use super::bridge::host_bridges;
 use super::facts::{platform, scopes};
 use super::pci::function;
@@ -14,18 +13,11 @@ use super::region::parse_region;
 use super::schema::{Device, File, Group, GroupKind, Iommu};
 use crate::host::{Host, HostDevice, HostGroup, HostGroupKind, HostIommu};
 use crate::names::{is_pci_address, is_uuid};
+use crate::number::Number;
+use crate::toml_file::Problem;
 
 pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
-    let page_size = match &file.page_size {
-        None => PageSize::P4K,
-        Some(size) => PageSize::new(size.get_ref().0)
-            .filter(|page| *page >= PageSize::P4K)
-            .ok_or_else(|| {
-                let size = size.get_ref().0;
-                let problem = format!("page-size {size:#x} is not a power of two from 4K up");
-                Problem { span: file.page_size.as_ref().map(Spanned::span), text: problem }
-            })?,
-    };
+    let page_size = file.page_size.as_ref().map_or(Ok(PageSize::P4K), page_size)?;
     let mut iommus = Iommus::default();
     for iommu in &file.iommu {
         iommus.add(iommu, page_size)?;
@@ -51,6 +43,14 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
         iommus: iommus.list,
         groups: groups.list,
         bridges,
+    })
+}
+
+fn page_size(size: &Spanned<Number>) -> Result<PageSize, Problem> {
+    let page = PageSize::new(size.get_ref().0).filter(|page| *page >= PageSize::P4K);
+    page.ok_or_else(|| {
+        let size_given = size.get_ref().0;
+        Problem::at(size, format!("page-size {size_given:#x} is not a power of two from 4K up"))
     })
 }
 

@@ -4,7 +4,6 @@
 use toml::Spanned;
 use vfio_type1::{Iova, IovaRange, Kernel, PageSize, PageSizes, RegionKind};
 
-use super::Problem;
 use super::region::parse_region;
 use super::schema::{
     AmdFacts, DartFacts, Iommu, IvmdFacts, Mode, Newer, RiscVFacts, RmrFacts, S390Facts, SmmuFacts,
@@ -16,6 +15,7 @@ use crate::platform::{
     AmdVi, Dart, ExtendedCapability, Ivmd, IvmdDevices, Platform, RiscV, RiscVMode, Rmr, Rmrr,
     S390, S390Table, Smmu, Stated, VirtioIommu, Vtd, Widths,
 };
+use crate::toml_file::Problem;
 
 /// What is known of an IOMMU. Facts and results exclude each other: both could not be true of every
 /// kernel.

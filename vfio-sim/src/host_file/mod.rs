@@ -14,96 +14,21 @@ mod pci;
 mod region;
 mod schema;
 
-use std::io::Read as _;
-use std::ops::Range;
 use std::path::Path;
 
-use toml::Spanned;
-
 use crate::host::Host;
+use crate::toml_file::{self, FileError};
 use build::build;
 pub use region::region_kind_name;
-use schema::File;
-
-/// A host file that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HostFileError {
-    /// The file cannot be read.
-    #[error("{file}: cannot read: {error}")]
-    Unreadable {
-        /// The file.
-        file: String,
-        /// What the system says.
-        error: String,
-    },
-    /// Something in the file is wrong.
-    #[error("{file}:{line}:{column}: {problem}")]
-    Invalid {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// The column in characters, from 1.
-        column: usize,
-        /// What is wrong.
-        problem: String,
-    },
-}
-
-/// The largest host file, in bytes: far more than a machine needs.
-pub(crate) const MAX_FILE: u64 = 16 << 20;
-
-/// Reads a text of `limit` bytes at most.
-pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<String, String> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    file.take(limit + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > limit {
-        return Err(format!("the file has more than {limit} bytes"));
-    }
-    Ok(text)
-}
 
 /// Reads a host file.
-pub fn load(path: &Path) -> Result<Host, HostFileError> {
-    let file = path.display().to_string();
-    let text = read_limited(path, MAX_FILE)
-        .map_err(|error| HostFileError::Unreadable { file: file.clone(), error })?;
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    parse(&name, &file, &text)
+pub fn load(path: &Path) -> Result<Host, FileError> {
+    toml_file::load(path, parse)
 }
 
 /// Parses the text of a host file. `name` becomes the host's, `file` stands in errors.
-pub fn parse(name: &str, file: &str, text: &str) -> Result<Host, HostFileError> {
-    let invalid = |problem: Problem| problem.in_file(file, text);
-    let parsed: File = toml::from_str(text).map_err(|error| {
-        invalid(Problem { span: error.span(), text: error.message().replace('\n', "; ") })
-    })?;
-    build(name, parsed).map_err(invalid)
-}
-
-/// What is wrong, and where in the text.
-pub(crate) struct Problem {
-    pub(crate) span: Option<Range<usize>>,
-    pub(crate) text: String,
-}
-
-impl Problem {
-    pub(crate) fn at<T>(place: &Spanned<T>, text: impl Into<String>) -> Self {
-        Self { span: Some(place.span()), text: text.into() }
-    }
-
-    pub(crate) fn nowhere(text: impl Into<String>) -> Self {
-        Self { span: None, text: text.into() }
-    }
-
-    pub(crate) fn in_file(self, file: &str, text: &str) -> HostFileError {
-        let offset = self.span.map_or(0, |span| span.start);
-        let before = text.get(..offset).unwrap_or(text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        HostFileError::Invalid { file: file.to_owned(), line, column, problem: self.text }
-    }
+pub fn parse(name: &str, file: &str, text: &str) -> Result<Host, FileError> {
+    toml_file::parse(file, text, |parsed| build(name, parsed))
 }
 
 #[cfg(test)]

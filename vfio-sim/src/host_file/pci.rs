@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use vfio_type1::IovaRange;
 
-use super::Problem;
 use super::schema::Device;
 use crate::number::{Number, parse_range};
 use crate::pci::{Bar, BarKind, PciFunction};
+use crate::toml_file::Problem;
 
 pub(super) fn function(device: &Device) -> Result<PciFunction, Problem> {
     let (bars, rom) = bars(&device.bars)?;
@@ -100,7 +100,7 @@ fn check_registers(
     let problem = format!("BAR {index} has 64 bits, so it takes the register behind it too");
     let place =
         texts.values().zip(texts.keys()).find(|(_, key)| *key.get_ref() == index.to_string());
-    Err(Problem { span: place.map(|(text, _)| text.span()), text: problem })
+    Err(Problem::maybe_at(place.map(|(text, _)| text), problem))
 }
 
 /// `RANGE [64-bit] [prefetchable]`, or `RANGE io`.
