@@ -21,6 +21,22 @@ pub(crate) fn iommu_driver(kind: &str) -> Result<IommuDriver, String> {
     })
 }
 
+/// The name of an IOMMU driver in recordings and host files. One that they do not know keeps its own
+/// name, which a host file refuses.
+pub(crate) fn iommu_driver_name(driver: IommuDriver) -> &'static str {
+    match driver {
+        IommuDriver::IntelVtd => "vtd",
+        IommuDriver::AmdVi => "amd",
+        IommuDriver::SmmuV3 => "smmuv3",
+        IommuDriver::SmmuV2 => "smmuv2",
+        IommuDriver::Virtio => "virtio",
+        IommuDriver::Other("s390") => "s390",
+        IommuDriver::Other("Apple DART") => "dart",
+        IommuDriver::Other("RISC-V IOMMU") => "riscv",
+        IommuDriver::Other(name) => name,
+    }
+}
+
 /// Whether a device name is a UUID, as emulated devices have.
 pub(crate) fn is_uuid(name: &str) -> bool {
     let lengths = name.split('-').map(str::len);

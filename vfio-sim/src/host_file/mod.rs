@@ -5,7 +5,7 @@
 //! what was expected. `schema` has the shape of the file, `facts` reads what it says of
 //! IOMMUs, `pci` what it says of devices, `bridge` of host bridges,
 //! `region` the regions that it states, `build` makes a host and checks one part against
-//! another.
+//! another. `write` goes the other way.
 
 mod bridge;
 mod build;
@@ -13,6 +13,8 @@ mod facts;
 mod pci;
 mod region;
 mod schema;
+mod write;
+mod write_platform;
 
 use std::io::Read as _;
 use std::ops::Range;
@@ -24,6 +26,7 @@ use crate::host::Host;
 use build::build;
 pub use region::region_kind_name;
 use schema::File;
+pub use write::write;
 
 /// A host file that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

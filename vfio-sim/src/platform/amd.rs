@@ -11,7 +11,7 @@ use super::{address_space, x86_msi_window};
 use crate::host::HostDevice;
 
 /// An AMD-Vi unit and the IVMD blocks of its devices.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AmdVi {
     /// The virtual address size that the IVRS table states, in bits; 64 if it states none.
     pub virtual_address_bits: u32,

@@ -23,7 +23,7 @@ use vfio_type1::{FixedIommu, Iova, IovaRange, Kernel, PageSize, RegionKind, Rese
 use crate::host::HostDevice;
 
 /// What is known of an IOMMU.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Platform {
     /// The results themselves.
     Stated(Stated),

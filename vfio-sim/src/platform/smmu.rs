@@ -14,7 +14,7 @@ use super::era::Era;
 use crate::host::HostDevice;
 
 /// An SMMU and the firmware memory of its devices.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Smmu {
     /// SMMUv3 rather than v2.
     pub v3: bool,
