@@ -191,7 +191,7 @@ impl Host {
         group.devices.iter().map(regions).collect()
     }
 
-    fn devices(&self) -> impl Iterator<Item = &HostDevice> {
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &HostDevice> {
         self.groups.iter().flat_map(|group| group.devices.iter())
     }
 
@@ -209,7 +209,7 @@ impl Host {
 }
 
 impl HostGroup {
-    fn platform<'a>(&self, iommus: &'a [HostIommu]) -> Option<&'a Platform> {
+    pub(crate) fn platform<'a>(&self, iommus: &'a [HostIommu]) -> Option<&'a Platform> {
         match self.kind {
             HostGroupKind::Iommu(at) => Some(&iommus.get(at)?.platform),
             HostGroupKind::Emulated | HostGroupKind::NoIommu => None,

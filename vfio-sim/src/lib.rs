@@ -4,7 +4,9 @@
 
 pub mod assign;
 mod attempt;
+pub mod capture;
 pub mod check;
+pub mod config_space;
 mod describe;
 pub mod dma_api;
 mod draw;
@@ -22,6 +24,7 @@ pub mod number;
 pub mod pci;
 pub mod platform;
 mod policy;
+pub mod render;
 pub mod replay;
 pub mod report;
 pub mod show;

@@ -12,7 +12,9 @@ mod stated;
 mod virtio;
 mod vtd;
 
+pub(crate) use amd::ht_hole;
 pub use amd::{AmdVi, Ivmd, IvmdDevices};
+pub(crate) use smmu::software_msi_window;
 pub use smmu::{Rmr, Smmu};
 pub use stated::{Stated, Widths};
 pub use virtio::VirtioIommu;
@@ -85,7 +87,7 @@ pub(crate) fn x86_msi_window() -> ReservedRegion {
 }
 
 /// The addresses of `bits` bits; all 64 at the most.
-fn address_space(bits: u32) -> IovaRange {
+pub(crate) fn address_space(bits: u32) -> IovaRange {
     let last = Iova(u64::MAX >> 64u32.saturating_sub(bits).min(63));
     IovaRange::new(Iova(0), last).unwrap_or_else(IovaRange::full)
 }
