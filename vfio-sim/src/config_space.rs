@@ -24,9 +24,14 @@ mod offset {
     pub(super) const HEADER_TYPE: usize = 0x0e;
     pub(super) const BARS: usize = 0x10;
     pub(super) const PRIMARY_BUS: usize = 0x18;
+    pub(super) const WINDOWS: usize = 0x1c;
     pub(super) const ROM: usize = 0x30;
     pub(super) const BRIDGE_ROM: usize = 0x38;
 }
+
+/// The windows of a bridge, ports and status, memory and prefetchable memory: they end below their
+/// start, since a host does not tell where they are.
+const CLOSED_WINDOWS: [u8; 12] = [0xf0, 0, 0, 0, 0xf0, 0xff, 0, 0, 0xf0, 0xff, 0, 0];
 
 /// Bits of the command register.
 mod command {
@@ -55,6 +60,7 @@ pub fn build(pci: &PciFunction, bus: u8, master: bool) -> [u8; SIZE] {
     if bridge {
         let (secondary, subordinate) = pci.buses.unwrap_or_default();
         put(&mut space, offset::PRIMARY_BUS, [bus, secondary, subordinate]);
+        put(&mut space, offset::WINDOWS, CLOSED_WINDOWS);
     }
     if let Some(rom) = pci.rom {
         let at = if bridge { offset::BRIDGE_ROM } else { offset::ROM };
@@ -150,7 +156,7 @@ mod tests {
         assert_eq!(space[..4], [0xff; 4], "unknown IDs");
         assert_eq!(space[0x0e], 1);
         // BARs 2 and 3 are bus numbers in this header.
-        assert_eq!(space[0x18..0x20], *b"\0\x01\x0a\0\0\0\0\0");
+        assert_eq!(space[0x18..0x20], *b"\0\x01\x0a\0\xf0\0\0\0");
         assert_eq!(space[0x38..0x3c], *b"\0\0\0\xfe");
     }
 }

@@ -13,6 +13,7 @@ mod draw;
 pub mod host;
 pub mod host_file;
 pub mod hosts;
+mod ivrs;
 pub mod junit;
 pub mod layout;
 pub mod layout_file;

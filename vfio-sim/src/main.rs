@@ -2,6 +2,9 @@
 //! The `vfio-sim` tool: arguments in, text and an exit status out.
 #![forbid(unsafe_code)]
 
+#[path = "main/files.rs"]
+mod files;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +16,7 @@ use vfio_sim::host::Host;
 use vfio_sim::layout::{self, Layout};
 use vfio_sim::replay::{Difference, Outcome, replay};
 use vfio_sim::trace::Trace;
-use vfio_sim::{capture, dma_api, hosts, junit, layouts, matrix, render, show};
+use vfio_sim::{dma_api, hosts, junit, layouts, matrix, show};
 use vfio_type1::Kernel;
 
 /// Which DMA mappings a Linux host accepts, and why it refuses the others.
@@ -42,12 +45,12 @@ enum Command {
     ///
     /// The boot log comes with them, as DIR/dmesg. Nodes under dev/vfio are empty files. Exit
     /// status: 0, or 2 for bad usage or input.
-    Render(RenderArguments),
+    Render(files::RenderArguments),
     /// Write the host file of a machine, from its /sys or from a copy of it.
     ///
     /// What could not be read or had to be assumed is told on stderr, and in the file. Exit
     /// status: 0, or 2 if the machine has no groups or cannot be described.
-    Capture(CaptureArguments),
+    Capture(files::CaptureArguments),
     /// Run recordings of a real kernel on the emulator and compare the answers.
     ///
     /// Exit status: 0 without differences, 1 with some, 2 if a recording cannot be read.
@@ -109,31 +112,6 @@ struct CheckArguments {
 }
 
 #[derive(Args)]
-struct RenderArguments {
-    /// A known host (see `vfio-sim hosts`) or a host file in TOML.
-    host: String,
-    /// Where to write: a directory that does not exist yet, or is empty.
-    #[arg(value_name = "DIR")]
-    directory: PathBuf,
-    /// The kernel to imitate: 2018-v6, 4.19, 5.10, 6.1, 6.12, 7.2 or 7.3.
-    #[arg(long, default_value = Kernel::NEWEST.name())]
-    kernel: String,
-}
-
-#[derive(Args)]
-struct CaptureArguments {
-    /// Read a copied or rendered tree (DIR/sys, DIR/proc) instead of this machine.
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
-    /// The boot log, as dmesg or journalctl print it. Without, DIR/dmesg or this machine's log.
-    #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
-    /// Where to write the host file; without, to stdout.
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
-}
-
-#[derive(Args)]
 struct ReplayArguments {
     /// Recordings, plain or compressed (.xz).
     #[arg(required = true, value_name = "TRACE")]
@@ -179,8 +157,8 @@ fn main() -> ExitCode {
         Command::Layouts => list_layouts(&mut out),
         Command::Show(arguments) => run_show(&arguments, &mut out),
         Command::Check(arguments) => run_check(&arguments, &mut out),
-        Command::Render(arguments) => run_render(&arguments),
-        Command::Capture(arguments) => run_capture(&arguments, &mut out),
+        Command::Render(arguments) => files::render(&arguments),
+        Command::Capture(arguments) => files::capture(&arguments, &mut out),
         Command::Replay(arguments) => run_replay(&arguments, &mut out),
     };
     let stop = match result.and_then(|code| Ok(out.flush().map(|()| code)?)) {
@@ -370,33 +348,6 @@ fn check_matrix(
 fn write_json(value: &impl serde::Serialize, out: &mut impl Write) -> Result<(), Stop> {
     let text = serde_json::to_string_pretty(value).map_err(Stop::bad)?;
     Ok(writeln!(out, "{text}")?)
-}
-
-fn run_render(arguments: &RenderArguments) -> Result<ExitCode, Stop> {
-    let host = hosts::find(&arguments.host).map_err(Stop::bad)?;
-    let kernel = arguments.kernel.parse().map_err(Stop::bad)?;
-    let rendered = render::tree(&host, kernel).map_err(Stop::bad)?;
-    let unwritten = rendered.tree.write(&arguments.directory).map_err(Stop::bad)?;
-    for note in rendered.notes.iter().chain(&unwritten) {
-        complain(&format!("note: {note}"));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn run_capture(arguments: &CaptureArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
-    let captured =
-        capture::capture(arguments.root.as_deref(), arguments.log.as_deref()).map_err(Stop::bad)?;
-    for note in &captured.notes {
-        complain(&format!("note: {note}"));
-    }
-    let text = captured.text(std::time::SystemTime::now()).map_err(Stop::bad)?;
-    match &arguments.output {
-        None => out.write_all(text.as_bytes())?,
-        Some(path) => std::fs::write(path, text).map_err(|error| {
-            Stop::BadInput(format!("{}: cannot write: {error}", path.display()))
-        })?,
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// A recording that cannot be read does not keep the others from being replayed.

@@ -71,9 +71,30 @@ const VARIETY: &str = r#"
     class = "0x010802"
 "#;
 
+/// What AMD-Vi has beside its registers.
+const NARROW_AMD: &str = r#"
+    page-size = "16K"
+    [[iommu]]
+    [iommu.amd]
+    table-levels = 6
+    virtual-address-bits = 48
+    interrupt-remapping = false
+    [[iommu.amd.ivmd]]
+    start = "0x40000000"
+    length = "1M"
+    [[group]]
+    number = 0
+    [[group.device]]
+    name = "0000:01:00.0"
+    [[group.device]]
+    name = "0000:01:00.1"
+    driver = "snd_hda_intel"
+"#;
+
 fn all_hosts() -> impl Iterator<Item = Host> {
-    let variety = host_file::parse("variety", "variety.toml", VARIETY).unwrap();
-    hosts::known().map(Result::unwrap).chain([variety])
+    let parse = |name, text| host_file::parse(name, "text.toml", text).unwrap();
+    let ours = [parse("variety", VARIETY), parse("narrow-amd", NARROW_AMD)];
+    hosts::known().map(Result::unwrap).chain(ours)
 }
 
 /// What GET_INFO says for one group alone, or why it cannot be assigned.

@@ -7,6 +7,7 @@ use super::log::Log;
 use super::machine::Machine;
 use super::source::{Source, hexadecimal};
 use crate::host::HostIommu;
+use crate::ivrs;
 use crate::names::iommu_driver;
 use crate::platform::{AmdVi, Platform, Smmu, Stated, VirtioIommu, Vtd, Widths, address_space};
 
@@ -62,6 +63,10 @@ impl Unit<'_> {
             (Some("virtio_iommu"), _) => Kind::Virtio,
             (Some("apple-dart"), _) => Kind::Other("dart"),
             (Some(driver), _) if driver.starts_with("riscv") => Kind::Other("riscv"),
+            // A copied tree may have the link to the device, but not the device.
+            _ if self.machine.log.has(&format!("virtio_iommu {}: ", self.device(source))) => {
+                Kind::Virtio
+            }
             (_, name) if name.starts_with("dmar") => Kind::Vtd,
             (_, name) if name.starts_with("ivhd") => Kind::AmdVi,
             (_, name) if name.starts_with("smmu3.") => Kind::SmmuV3,
@@ -126,11 +131,12 @@ impl Unit<'_> {
             });
         // HATS: 4, 5 or 6 levels; 3 is reserved.
         let table_levels = 4 + u32::from(efr & 1 << 10 != 0) + 2 * u32::from(efr & 1 << 11 != 0);
-        if table_levels > 4 {
-            self.assume("the IVRS table may allow fewer bits than its page tables have", source);
+        let stated = ivrs::virtual_address_bits(&source.bytes(ivrs::PATH).unwrap_or_default());
+        if stated.is_none() && table_levels > 4 {
+            self.assume("its IVRS table, which root may read, may allow fewer bits", source);
         }
         AmdVi {
-            virtual_address_bits: 64,
+            virtual_address_bits: stated.unwrap_or(64),
             table_levels: table_levels.min(6),
             ht_range_ignore: efr2 & 1 << 11 != 0,
             interrupt_remapping: self.isolated_msi(source),

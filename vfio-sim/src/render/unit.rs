@@ -11,6 +11,7 @@ use vfio_type1::{IommuDriver, Kernel, PageSize};
 use super::stand_in::stand_in;
 use super::tree::Tree;
 use crate::host::{Host, age};
+use crate::ivrs;
 use crate::platform::{AmdVi, Platform, Smmu, Stated, VirtioIommu, Vtd, x86_msi_window};
 
 /// An IOMMU as Linux shows it.
@@ -21,6 +22,8 @@ pub(super) struct Unit {
     parent: Option<Parent>,
     /// The files in its directory, by name.
     attributes: Vec<(String, String)>,
+    /// The start of the IVRS table, for AMD-Vi.
+    table: Option<[u8; ivrs::SIZE]>,
     /// What its driver prints at boot.
     pub(super) log: Vec<String>,
     /// What of its facts is nowhere to be seen.
@@ -46,7 +49,8 @@ impl Parent {
 
 impl Unit {
     fn new(name: String, parent: Option<Parent>, iommu_driver: IommuDriver) -> Self {
-        Self { name, parent, attributes: Vec::new(), log: Vec::new(), note: None, iommu_driver }
+        let (attributes, log) = (Vec::new(), Vec::new());
+        Self { name, parent, attributes, table: None, log, note: None, iommu_driver }
     }
 
     fn attribute(&mut self, name: &str, value: String) {
@@ -66,6 +70,9 @@ impl Unit {
         tree.link(format!("{directory}/subsystem"), "sys/class/iommu");
         for (name, value) in &self.attributes {
             tree.file(format!("{directory}/{name}"), value.as_str());
+        }
+        if let Some(table) = self.table {
+            tree.file(ivrs::PATH, table);
         }
         let Some(parent) = &self.parent else { return };
         tree.link(format!("{directory}/device"), &parent.directory);
@@ -164,11 +171,7 @@ fn amd(facts: &AmdVi, index: usize, kernel: &Kernel) -> Unit {
     if facts.interrupt_remapping {
         unit.log.push("AMD-Vi: Interrupt remapping enabled".to_owned());
     }
-    let told = facts.virtual_address_bits == 64;
-    unit.note = (!told).then(|| {
-        let bits = facts.virtual_address_bits;
-        format!("ivhd{index}: virtual-address-bits = {bits} is in the IVRS table only, in no file")
-    });
+    unit.table = Some(ivrs::table(facts.virtual_address_bits));
     unit
 }
 
