@@ -27,12 +27,13 @@ pub(crate) fn table(virtual_address_bits: u32) -> [u8; SIZE] {
     table
 }
 
-/// The virtual address size that a table states; `None` if it is none, or has a size that AMD-Vi
-/// cannot have.
+/// The virtual address size that a table states, 64 if it states none (QEMU's has 0); `None` if it is
+/// no such table.
 pub(crate) fn virtual_address_bits(table: &[u8]) -> Option<u32> {
     let bytes = table.strip_prefix(b"IVRS")?.get(IVINFO - 4..IVINFO)?;
     let info = u32::from_le_bytes(bytes.try_into().ok()?);
-    Some(info >> VA_SIZE & VA_SIZE_MASK).filter(|bits| (32..=64).contains(bits))
+    let bits = info >> VA_SIZE & VA_SIZE_MASK;
+    Some(if (32..=64).contains(&bits) { bits } else { 64 })
 }
 
 #[cfg(test)]
@@ -46,7 +47,8 @@ mod tests {
             assert_eq!(virtual_address_bits(&table), Some(bits));
             assert_eq!(table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
         }
-        // IVinfo of a Ryzen, from its table as acpidump prints it: 64 bits.
+        assert_eq!(virtual_address_bits(&table(0)), Some(64));
+        // IVinfo of a Ryzen, from its table as iasl prints it: 64 bits.
         let mut real = table(0);
         real[IVINFO..IVINFO + 4].copy_from_slice(&0x0020_3041u32.to_le_bytes());
         assert_eq!(virtual_address_bits(&real), Some(64));

@@ -57,7 +57,7 @@ impl Bar {
         }
         let wide = matches!(self.kind, BarKind::Memory { wide: true, .. });
         if !wide && range.last().0 > u64::from(u32::MAX) {
-            return Err(format!("{range} does not lie below 4G; say 64-bit"));
+            return Err(format!("{range} needs 64-bit to lie above 4G"));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use vfio_type1::{Iova, IovaRange};
+use vfio_type1::{Binding, Iova, IovaRange};
 
 use super::source::{Source, hexadecimal};
 use crate::config_space::UNKNOWN_IDS;
@@ -25,15 +25,20 @@ pub(super) fn emulated(name: &str) -> HostDevice {
 /// The PCI device `name`, whose directory is `directory`.
 pub(super) fn pci(name: &str, directory: &str, source: &mut Source) -> HostDevice {
     let driver = source.link(&format!("{directory}/driver"));
-    let by_vfio = driver.as_deref().is_none_or(|driver| driver.starts_with("vfio"));
-    let pci = Function { directory, source }.read(by_vfio);
-    HostDevice {
+    let pci = Function { directory, source }.read();
+    let mut device = HostDevice {
         name: name.to_owned(),
         description: description(pci.class).to_owned(),
         driver,
         pci,
         regions: Vec::new(),
+    };
+    // The default says nothing of a device for which nobody has set a mask.
+    let drives_dma = matches!(device.binding(), Binding::Kernel(_));
+    if device.pci.dma_mask_bits == Some(DEFAULT_DMA_MASK_BITS) && !drives_dma {
+        device.pci.dma_mask_bits = None;
     }
+    device
 }
 
 /// What a class is called, for people who do not know the codes.
@@ -70,11 +75,9 @@ struct Function<'a> {
 }
 
 impl Function<'_> {
-    /// `by_vfio`: no driver has set a DMA mask.
-    fn read(&mut self, by_vfio: bool) -> PciFunction {
+    fn read(&mut self) -> PciFunction {
         let mask = self.source.decimal(&self.path("dma_mask_bits"));
         let mask = mask.and_then(|bits| u32::try_from(bits).ok());
-        let is_default = |bits: &u32| *bits == DEFAULT_DMA_MASK_BITS && by_vfio;
         let (bars, rom) = self.resources();
         PciFunction {
             ids: self.ids(),
@@ -83,7 +86,7 @@ impl Function<'_> {
             buses: self.buses(),
             bars,
             rom,
-            dma_mask_bits: mask.filter(|bits| (1..=64).contains(bits) && !is_default(bits)),
+            dma_mask_bits: mask.filter(|bits| (1..=64).contains(bits)),
         }
     }
 
@@ -101,7 +104,7 @@ impl Function<'_> {
         Some((vendor, device)).filter(|ids| *ids != UNKNOWN_IDS)
     }
 
-    /// The buses behind a bridge, by their files or, before 4.16, in its configuration space.
+    /// The buses behind a bridge, by their files or, on older kernels, in its configuration space.
     fn buses(&mut self) -> Option<(u8, u8)> {
         let secondary = self.path("secondary_bus_number");
         let buses = if self.source.exists(&secondary) {
@@ -134,14 +137,9 @@ impl Function<'_> {
             }
         }
         // The upper half of a register of 64 bits is no register of its own.
-        bars.retain({
-            let wide: Vec<u8> = bars
-                .iter()
-                .filter(|(_, bar)| bar.kind.registers() == 2)
-                .map(|(index, _)| *index)
-                .collect();
-            move |index, _| !wide.iter().any(|wide| wide + 1 == *index)
-        });
+        let wide = bars.iter().filter(|(_, bar): &(_, &Bar)| bar.kind.registers() == 2);
+        let upper: Vec<u8> = wide.map(|(index, _)| index + 1).collect();
+        bars.retain(|index, _| !upper.contains(index));
         (bars, rom)
     }
 }
@@ -149,13 +147,17 @@ impl Function<'_> {
 /// An address has not been given to it (`IORESOURCE_UNSET`).
 const UNSET: u64 = 0x2000_0000;
 
+/// The ROM is a copy in the machine's memory, not the device's (`IORESOURCE_ROM_SHADOW`).
+const SHADOW: u64 = 0x2;
+
 /// A line of `resource`: first, last and flags.
 fn resource(line: &str, index: u8) -> Result<Option<Bar>, String> {
     let numbers: Option<Vec<u64>> = line.split_whitespace().map(hexadecimal).collect();
     let Some([first, last, flags]) = numbers.as_deref() else {
         return Err(format!("\"{line}\" is not three numbers"));
     };
-    if *flags == 0 || flags & UNSET != 0 {
+    let rom = index == 6;
+    if *flags == 0 || flags & UNSET != 0 || rom && flags & SHADOW != 0 {
         return Ok(None);
     }
     let range = IovaRange::new(Iova(*first), Iova(*last)).ok_or("it ends below its start")?;
@@ -167,11 +169,8 @@ fn resource(line: &str, index: u8) -> Result<Option<Bar>, String> {
         },
         _ => return Err(format!("flags {flags:#x} are neither memory nor ports")),
     };
-    let rom = index == 6;
-    let bar = Bar {
-        range,
-        kind: if rom { BarKind::Memory { wide: false, prefetchable: false } } else { kind },
-    };
+    let plain = BarKind::Memory { wide: false, prefetchable: false };
+    let bar = Bar { range, kind: if rom { plain } else { kind } };
     bar.check()?;
     match index {
         5 if bar.kind.registers() == 2 => Err("the last register cannot have 64 bits".to_owned()),
@@ -191,6 +190,7 @@ mod tests {
         assert_eq!(bar.range.size(), Some(0x8_0000));
         assert_eq!(resource("0x0 0x0 0x0", 0), Ok(None));
         assert_eq!(resource("0x0 0x3fff 0x20040200", 0), Ok(None));
+        assert_eq!(resource("0xc0000 0xdffff 0x212", 6), Ok(None));
         for (line, index, expected) in [
             (memory, 5, "cannot have 64 bits"),
             ("0x1000 0xfff 0x40200", 0, "ends below"),

@@ -57,35 +57,46 @@ fn group(
 ) -> Result<CapturedGroup, String> {
     let directory = format!("{GROUPS}/{number}");
     let names = source.names(&format!("{directory}/devices"));
-    let (pci_names, others): (Vec<&String>, Vec<&String>) =
-        names.iter().partition(|name| is_pci_address(name));
-    let kind = match (&pci_names[..], &others[..]) {
-        ([], []) => return Err("it has no devices".to_owned()),
-        ([], [first, ..]) if !is_uuid(first) => {
-            return Err(format!("its devices, such as {first}, are neither PCI nor emulated"));
-        }
-        ([], _) => HostGroupKind::Emulated,
-        _ if source.line(&format!("{directory}/name")).as_deref() == Some("vfio-noiommu") => {
-            HostGroupKind::NoIommu
-        }
-        _ => HostGroupKind::Iommu(unit_of(number, &pci_names, units, source)?),
+    let kind = kind(number, &names, units, source)?;
+    let right = |name: &String| match kind {
+        HostGroupKind::Emulated => is_uuid(name),
+        HostGroupKind::Iommu(_) | HostGroupKind::NoIommu => is_pci_address(name),
     };
-    if let (HostGroupKind::Iommu(_) | HostGroupKind::NoIommu, [first, ..]) = (kind, &others[..]) {
-        source.note(format!("group {number}: left out {first}, which is not a PCI device"));
+    if let Some(other) = names.iter().find(|name| !right(name)) {
+        source.note(format!("group {number}: left out {other}, which is not like the others"));
     }
-    let devices = match kind {
-        HostGroupKind::Emulated => {
-            others.iter().filter(|name| is_uuid(name)).map(|name| emulated(name)).collect()
-        }
+    let device = |name: &String| match kind {
+        HostGroupKind::Emulated => emulated(name),
         HostGroupKind::Iommu(_) | HostGroupKind::NoIommu => {
-            pci_names.iter().map(|name| pci(name, &place(number, name, source), source)).collect()
+            pci(name, &place(number, name, source), source)
         }
     };
+    let devices = names.iter().filter(|name| right(name)).map(device).collect();
     let (reported, cut) = match kind {
         HostGroupKind::Iommu(_) => reported(&format!("{directory}/reserved_regions"), source),
         HostGroupKind::Emulated | HostGroupKind::NoIommu => (Vec::new(), false),
     };
     Ok(CapturedGroup { group: HostGroup { number, kind, devices }, reported, cut })
+}
+
+/// What stands between a group's devices and memory. Since 5.16 VFIO gives the groups of emulated
+/// devices the same name as those without an IOMMU, so the names of the devices decide.
+fn kind(
+    number: u32,
+    names: &[String],
+    units: &[CapturedUnit],
+    source: &mut Source,
+) -> Result<HostGroupKind, String> {
+    let Some(first) = names.first() else { return Err("it has no devices".to_owned()) };
+    let functions: Vec<&String> = names.iter().filter(|name| is_pci_address(name)).collect();
+    match functions[..] {
+        [] if names.iter().any(|name| is_uuid(name)) => Ok(HostGroupKind::Emulated),
+        [] => Err(format!("its devices, such as {first}, are neither PCI nor emulated")),
+        _ if source.line(&format!("{GROUPS}/{number}/name")).as_deref() == Some("vfio-noiommu") => {
+            Ok(HostGroupKind::NoIommu)
+        }
+        _ => Ok(HostGroupKind::Iommu(unit_of(number, &functions, units, source)?)),
+    }
 }
 
 /// The directory of a device: through its group, or, in a tree copied without those links, its bus.

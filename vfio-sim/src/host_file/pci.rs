@@ -136,7 +136,7 @@ mod tests {
         for (text, expected) in [
             ("0xfebc0000+100K", "no power of two"),
             ("0xfebc1000+128K", "not at a multiple"),
-            ("0x380000000000+16G", "say 64-bit"),
+            ("0x380000000000+16G", "needs 64-bit"),
             ("0xfebc0000+128K 32-bit", "is not a BAR"),
             ("", "is not a range"),
         ] {

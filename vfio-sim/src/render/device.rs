@@ -55,10 +55,27 @@ fn enabled(device: &HostDevice) -> bool {
 
 fn pci(directory: &str, device: &HostDevice, tree: &mut Tree) {
     let facts = &device.pci;
+    for (name, value) in attributes(device) {
+        tree.file(format!("{directory}/{name}"), value + "\n");
+    }
+    tree.file(format!("{directory}/uevent"), uevent(device));
+    tree.file(format!("{directory}/resource"), resources(facts));
+    let bus = pci_bus(&device.name).map_or(0, |(_, bus)| bus);
+    tree.file(format!("{directory}/config"), config_space::build(facts, bus, enabled(device)));
+    if let Some((secondary, subordinate)) = facts.buses {
+        tree.file(format!("{directory}/secondary_bus_number"), format!("{secondary}\n"));
+        tree.file(format!("{directory}/subordinate_bus_number"), format!("{subordinate}\n"));
+    }
+    resource_files(directory, facts, tree);
+}
+
+/// The files of one line, without its end.
+fn attributes(device: &HostDevice) -> [(&'static str, String); 19] {
+    let facts = &device.pci;
     let (vendor, id) = facts.ids.unwrap_or(UNKNOWN_IDS);
     let mask = facts.dma_mask_bits.unwrap_or(DEFAULT_DMA_MASK_BITS);
     let bound_to_vfio = device.driver.as_deref() == Some("vfio-pci");
-    let attributes = [
+    [
         ("vendor", format!("{vendor:#06x}")),
         ("device", format!("{id:#06x}")),
         ("subsystem_vendor", "0x0000".to_owned()),
@@ -78,19 +95,7 @@ fn pci(directory: &str, device: &HostDevice, tree: &mut Tree) {
         ("msi_bus", "1".to_owned()),
         ("ari_enabled", "0".to_owned()),
         ("d3cold_allowed", "1".to_owned()),
-    ];
-    for (name, value) in attributes {
-        tree.file(format!("{directory}/{name}"), value + "\n");
-    }
-    tree.file(format!("{directory}/uevent"), uevent(device));
-    tree.file(format!("{directory}/resource"), resources(facts));
-    let bus = pci_bus(&device.name).map_or(0, |(_, bus)| bus);
-    tree.file(format!("{directory}/config"), config_space::build(facts, bus, enabled(device)));
-    if let Some((secondary, subordinate)) = facts.buses {
-        tree.file(format!("{directory}/secondary_bus_number"), format!("{secondary}\n"));
-        tree.file(format!("{directory}/subordinate_bus_number"), format!("{subordinate}\n"));
-    }
-    resource_files(directory, facts, tree);
+    ]
 }
 
 fn modalias(facts: &PciFunction) -> String {
@@ -126,7 +131,8 @@ pub(crate) mod flag {
     pub(crate) const WIDE: u64 = 0x10_0000;
 }
 
-/// Six BARs, the ROM, and six windows of bridges and virtual functions, which are not known.
+/// Six BARs, the ROM and six BARs of virtual functions; a bridge has four windows too. What is not known
+/// is 0.
 fn resources(facts: &PciFunction) -> String {
     let line = |place: Option<(IovaRange, u64)>| match place {
         Some((range, flags)) => {
@@ -136,8 +142,9 @@ fn resources(facts: &PciFunction) -> String {
     };
     let rom = flag::MEMORY | flag::PREFETCH | flag::READ_ONLY | flag::SIZE_ALIGNED;
     let bars = (0..6).map(|index| facts.bars.get(&index).map(|bar| (bar.range, bar_flags(bar))));
-    let rest = [facts.rom.map(|range| (range, rom))].into_iter().chain([None; 6]);
-    bars.chain(rest).map(line).collect()
+    let windows = if facts.buses.is_some() { 4 } else { 0 };
+    let unknown = std::iter::repeat_n(None, 6 + windows);
+    bars.chain([facts.rom.map(|range| (range, rom))]).chain(unknown).map(line).collect()
 }
 
 fn bar_flags(bar: &Bar) -> u64 {
@@ -199,6 +206,8 @@ mod tests {
         assert!(lines[4].ends_with("0x0000000000040200"), "{}", lines[4]);
         assert!(lines[5].ends_with("0x000000000000c01f 0x0000000000040101"), "{}", lines[5]);
         assert!(lines[6].ends_with("0x0000000000046200"), "{}", lines[6]);
+        let bridge = PciFunction { buses: Some((1, 1)), ..PciFunction::default() };
+        assert_eq!(resources(&bridge).lines().count(), 17);
     }
 
     #[test]

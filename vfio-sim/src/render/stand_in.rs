@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Facts that mean what a host states outright, for hosts whose registers nobody has posted.
 
-use vfio_type1::{IommuDriver, IovaRange, Kernel, PageSize, PageSizes};
+use vfio_type1::{FixedIommu, IommuDriver, IovaRange, Kernel, PageSize, PageSizes};
 
 use crate::platform::{AmdVi, Platform, Smmu, Stated, VirtioIommu, Vtd};
 
-/// Facts from which `kernel` makes the aperture, the page sizes and the rest of `stated`; `None` if
-/// no facts do.
+/// Facts from which `kernel` makes the aperture and the page sizes of `stated`; `None` if no facts do.
 pub(super) fn stand_in(stated: &Stated, kernel: &Kernel, cpu_page: PageSize) -> Option<Platform> {
     let wanted = Platform::Stated(stated.clone()).iommu(kernel, cpu_page);
+    let facts = facts(stated, &wanted)?;
+    let made = facts.iommu(kernel, cpu_page);
+    let same = made.aperture == wanted.aperture && made.page_sizes == wanted.page_sizes;
+    same.then_some(facts)
+}
+
+/// Facts that come close to what is wanted.
+fn facts(stated: &Stated, wanted: &FixedIommu) -> Option<Platform> {
     let bits = address_bits(wanted.aperture)?;
-    let facts = match stated.driver {
+    Some(match stated.driver {
         IommuDriver::IntelVtd => Platform::Vtd(Vtd {
             capability: capability(bits, wanted.page_sizes),
             snoop_control: stated.coherent,
@@ -40,10 +47,7 @@ pub(super) fn stand_in(stated: &Stated, kernel: &Kernel, cpu_page: PageSize) -> 
             regions: Vec::new(),
         }),
         IommuDriver::Other(_) => return None,
-    };
-    let made = facts.iommu(kernel, cpu_page);
-    let same = made.aperture == wanted.aperture && made.page_sizes == wanted.page_sizes;
-    same.then_some(facts)
+    })
 }
 
 /// The bits of an aperture that is all addresses of that many bits.
