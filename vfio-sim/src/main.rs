@@ -16,7 +16,7 @@ use vfio_sim::host::Host;
 use vfio_sim::layout::{self, Layout};
 use vfio_sim::replay::{Difference, Outcome, replay};
 use vfio_sim::trace::Trace;
-use vfio_sim::{dma_api, hosts, junit, layouts, matrix, show};
+use vfio_sim::{dma_api, hosts, junit, layouts, matrix, show, svg};
 use vfio_type1::Kernel;
 
 /// Which DMA mappings a Linux host accepts, and why it refuses the others.
@@ -38,8 +38,9 @@ enum Command {
     /// Check whether a layout can be mapped on a host, and if not, why and what would fit.
     ///
     /// Groups that cannot be assigned are passed over. Exit status: 0 if all ranges fit in all other
-    /// groups, 1 if some are refused or no group can be assigned, 2 for bad usage or input. If the
-    /// layout says what it expects, 0 if it comes so everywhere, and 1 if not.
+    /// groups, 1 if some are refused or no group can be assigned, 2 for bad usage or input. In a table,
+    /// hosts with nothing to assign do not count. If the layout says what it expects, 0 if it comes so
+    /// everywhere, and 1 if not.
     Check(CheckArguments),
     /// Write the files that programs read on a host: /sys, /dev/vfio and some of /proc.
     ///
@@ -82,6 +83,12 @@ struct ShowArguments {
     dma_api: bool,
     #[command(flatten)]
     options: ViewArguments,
+    /// Draw the address spaces as SVG into a file; - is the standard output.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "dma_api"])]
+    svg: Option<PathBuf>,
+    /// With --svg: ranges to draw beside the address spaces, written as for `check`.
+    #[arg(value_name = "RANGE", requires = "svg")]
+    ranges: Vec<String>,
 }
 
 #[derive(Args)]
@@ -234,10 +241,15 @@ fn run_show(arguments: &ShowArguments, out: &mut impl Write) -> Result<ExitCode,
     if arguments.dma_api {
         return show_dma_api(&host, options, selection.as_ref(), out);
     }
+    let picture = match &arguments.svg {
+        Some(path) => Some((path, arguments.report(&host, selection.as_ref())?)),
+        None => None,
+    };
     let show = show::show(&host, options.kernel()?, selection).map_err(Stop::bad)?;
-    match options.json {
-        true => write_json(&show, out)?,
-        false => out.write_all(show::render(&show).as_bytes())?,
+    match picture {
+        Some((path, report)) => write_svg(path, &svg::render(&show, report.as_ref()), out)?,
+        None if options.json => write_json(&show, out)?,
+        None => out.write_all(show::render(&show).as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -254,6 +266,32 @@ fn show_dma_api(
         false => out.write_all(dma_api::render(&report).as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl ShowArguments {
+    /// What the kernel says to the ranges, if there are some.
+    fn report(
+        &self,
+        host: &Host,
+        selection: Option<&Selection<'_>>,
+    ) -> Result<Option<check::Report>, Stop> {
+        let layout = Layout::plain(layout::parse_ranges(&self.ranges).map_err(Stop::bad)?);
+        let kernel = self.options.kernel()?;
+        let check = || check::check(host, kernel, selection, &layout).map_err(Stop::bad);
+        (!self.ranges.is_empty()).then(check).transpose()
+    }
+}
+
+fn write_svg(path: &Path, text: &str, out: &mut impl Write) -> Result<(), Stop> {
+    match path == Path::new("-") {
+        true => Ok(out.write_all(text.as_bytes())?),
+        false => write_file(path, text),
+    }
+}
+
+fn write_file(path: &Path, text: &str) -> Result<(), Stop> {
+    let cannot = |error| Stop::BadInput(format!("{}: cannot write: {error}", path.display()));
+    std::fs::write(path, text).map_err(cannot)
 }
 
 fn run_check(arguments: &CheckArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
@@ -305,8 +343,7 @@ impl CheckArguments {
         let Some(path) = &self.junit else { return Ok(()) };
         let name = if layout.name.is_empty() { "vfio-sim check" } else { &layout.name };
         let xml = junit::render(name, reports).map_err(Stop::bad)?;
-        let cannot = |error| Stop::BadInput(format!("{}: cannot write: {error}", path.display()));
-        std::fs::write(path, xml).map_err(cannot)
+        write_file(path, &xml)
     }
 }
 

@@ -4,37 +4,30 @@
 use vfio_type1::IommuDriver;
 
 /// The IOMMU drivers by the names that recordings and host files use.
+const DRIVERS: [(&str, IommuDriver); 8] = [
+    ("vtd", IommuDriver::IntelVtd),
+    ("amd", IommuDriver::AmdVi),
+    ("smmuv3", IommuDriver::SmmuV3),
+    ("smmuv2", IommuDriver::SmmuV2),
+    ("virtio", IommuDriver::Virtio),
+    ("s390", IommuDriver::Other("s390")),
+    ("dart", IommuDriver::Other("Apple DART")),
+    ("riscv", IommuDriver::Other("RISC-V IOMMU")),
+];
+
+/// The driver of that name.
 pub(crate) fn iommu_driver(kind: &str) -> Result<IommuDriver, String> {
-    Ok(match kind {
-        "vtd" => IommuDriver::IntelVtd,
-        "amd" => IommuDriver::AmdVi,
-        "smmuv3" => IommuDriver::SmmuV3,
-        "smmuv2" => IommuDriver::SmmuV2,
-        "virtio" => IommuDriver::Virtio,
-        "s390" => IommuDriver::Other("s390"),
-        "dart" => IommuDriver::Other("Apple DART"),
-        "riscv" => IommuDriver::Other("RISC-V IOMMU"),
-        _ => {
-            let known = "vtd, amd, smmuv3, smmuv2, virtio, s390, dart, riscv";
-            return Err(format!("unknown IOMMU \"{kind}\"; known are {known}"));
-        }
+    let known = DRIVERS.iter().find(|(name, _)| *name == kind);
+    known.map(|(_, driver)| *driver).ok_or_else(|| {
+        let names: Vec<&str> = DRIVERS.iter().map(|(name, _)| *name).collect();
+        format!("unknown IOMMU \"{kind}\"; known are {}", names.join(", "))
     })
 }
 
-/// The name of an IOMMU driver in recordings and host files. One that they do not know keeps its own
-/// name, which a host file refuses.
+/// The name of a driver. Host files refuse what one that is not known gets.
 pub(crate) fn iommu_driver_name(driver: IommuDriver) -> &'static str {
-    match driver {
-        IommuDriver::IntelVtd => "vtd",
-        IommuDriver::AmdVi => "amd",
-        IommuDriver::SmmuV3 => "smmuv3",
-        IommuDriver::SmmuV2 => "smmuv2",
-        IommuDriver::Virtio => "virtio",
-        IommuDriver::Other("s390") => "s390",
-        IommuDriver::Other("Apple DART") => "dart",
-        IommuDriver::Other("RISC-V IOMMU") => "riscv",
-        IommuDriver::Other(name) => name,
-    }
+    let known = DRIVERS.iter().find(|(_, known)| *known == driver);
+    known.map_or("unknown", |(name, _)| name)
 }
 
 /// Whether a device name is a UUID, as emulated devices have.

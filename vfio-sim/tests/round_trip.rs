@@ -71,6 +71,9 @@ const VARIETY: &str = r#"
     class = "0x010802"
 "#;
 
+/// Hosts of which the files do not tell everything, by the beginnings of their names.
+const UNTOLD: [&str; 2] = ["s390-", "riscv-"];
+
 /// What AMD-Vi has beside its registers.
 const NARROW_AMD: &str = r#"
     page-size = "16K"
@@ -131,6 +134,11 @@ fn round_trips(kernel: Kernel) {
         let case = format!("{} under {kernel}", host.name);
         let place = tempfile::tempdir().unwrap();
         let rendered = render::tree(&host, kernel).unwrap();
+        // s390 and RISC-V show their widths nowhere; of others everything can be told.
+        if UNTOLD.iter().any(|untold| host.name.starts_with(untold)) {
+            assert!(!rendered.notes.is_empty(), "{case}");
+            continue;
+        }
         assert_eq!(rendered.notes, Vec::<String>::new(), "{case}");
         assert_eq!(rendered.tree.write(place.path()).unwrap(), Vec::<String>::new(), "{case}");
         let captured = capture(Some(place.path()), None).unwrap();

@@ -29,7 +29,15 @@ pub(super) fn explain(
                 let windows = windows.filter(|region| region.kind == RegionKind::Msi);
                 smmu.its_windows = windows.filter_map(|region| region.range()).collect();
             }
-            Platform::Vtd(_) | Platform::Stated(_) => {}
+            Platform::Dart(dart) => {
+                let is_msi = |region: &ReservedRegion| region.kind == RegionKind::Msi;
+                if let Some(page) = shared(&behind).into_iter().find(is_msi)
+                    && !(page.first.0..=page.last.0).contains(&dart.msi_doorbell)
+                {
+                    dart.msi_doorbell = page.first.0;
+                }
+            }
+            Platform::Vtd(_) | Platform::Stated(_) | Platform::S390(_) | Platform::RiscV(_) => {}
         }
     }
     rmrrs(host, machine, groups, source);

@@ -9,7 +9,10 @@ use super::source::{Source, hexadecimal};
 use crate::host::HostIommu;
 use crate::ivrs;
 use crate::names::iommu_driver;
-use crate::platform::{AmdVi, Platform, Smmu, Stated, VirtioIommu, Vtd, Widths, address_space};
+use crate::platform::{
+    AmdVi, Dart, Platform, Smmu, Stated, VirtioIommu, Vtd, Widths, address_space,
+};
+use crate::render::{AMD_GUEST_TABLES, SCALABLE_MODE_OFF, SCALABLE_MODE_ON};
 
 /// An IOMMU, and where it is.
 pub(super) struct CapturedUnit {
@@ -43,6 +46,7 @@ enum Kind {
     SmmuV3,
     SmmuV2,
     Virtio,
+    Dart,
     /// Host files know it, by this name, but not its facts.
     Other(&'static str),
 }
@@ -61,7 +65,7 @@ impl Unit<'_> {
             (Some("arm-smmu-v3"), _) => Kind::SmmuV3,
             (Some("arm-smmu"), _) => Kind::SmmuV2,
             (Some("virtio_iommu"), _) => Kind::Virtio,
-            (Some("apple-dart"), _) => Kind::Other("dart"),
+            (Some("apple-dart"), _) => Kind::Dart,
             (Some(driver), _) if driver.starts_with("riscv") => Kind::Other("riscv"),
             // A copied tree may have the link to the device, but not the device.
             _ if self.machine.log.has(&format!("virtio_iommu {}: ", self.device(source))) => {
@@ -71,6 +75,8 @@ impl Unit<'_> {
             (_, name) if name.starts_with("ivhd") => Kind::AmdVi,
             (_, name) if name.starts_with("smmu3.") => Kind::SmmuV3,
             (_, name) if name.starts_with("smmu.") => Kind::SmmuV2,
+            (_, name) if name.starts_with("apple-dart.") => Kind::Dart,
+            (_, name) if name.starts_with("riscv-iommu") => Kind::Other("riscv"),
             (_, name) if name.starts_with("s390-iommu") => Kind::Other("s390"),
             _ => return None,
         })
@@ -83,6 +89,7 @@ impl Unit<'_> {
             Kind::SmmuV3 => Platform::Smmu(self.smmu(true, source)),
             Kind::SmmuV2 => Platform::Smmu(self.smmu(false, source)),
             Kind::Virtio => Platform::Virtio(self.virtio(source)),
+            Kind::Dart => Platform::Dart(self.dart(source)),
             Kind::Other(name) => Platform::Stated(self.other(name, source)?),
         })
     }
@@ -107,9 +114,12 @@ impl Unit<'_> {
         let capability = cap.or(logged.map(|(cap, _)| cap));
         let ecap = ecap.or(logged.map(|(_, ecap)| ecap)).unwrap_or(0);
         let remaps = ecap & 1 << 3 != 0;
+        let scalable_mode = ecap & Vtd::SCALABLE_MODE != 0 && self.scalable_mode(source);
         let mut facts = Vtd {
             capability: capability.unwrap_or(NARROW),
-            snoop_control: ecap & 1 << 7 != 0,
+            extended_capability: ecap,
+            scalable_mode,
+            snoop_control: ecap & Vtd::SNOOP_CONTROL != 0,
             interrupt_remapping: remaps && self.isolated_msi(source),
             rmrrs: Vec::new(),
         };
@@ -118,6 +128,22 @@ impl Unit<'_> {
             self.assume("no capability register with a page walk; assumed 39 bits", source);
         }
         facts
+    }
+
+    /// Whether a unit that has scalable mode uses it. The log tells only what the driver was told.
+    fn scalable_mode(&self, source: &mut Source) -> bool {
+        let log = self.machine.log;
+        if !log.has(SCALABLE_MODE_ON) && !log.has(SCALABLE_MODE_OFF) {
+            self.assume("nothing tells whether scalable mode is on; assumed that it is", source);
+        }
+        !log.has(SCALABLE_MODE_OFF)
+    }
+
+    /// The levels of guest tables, if the driver was told to use them.
+    fn guest_levels(&self) -> Option<u32> {
+        let rest = self.machine.log.after(AMD_GUEST_TABLES).next()?;
+        let levels = rest.split_once("Paging mode : ").and_then(|(_, rest)| rest.split(' ').next());
+        Some(if levels == Some("5") { 5 } else { 4 })
     }
 
     fn amd(&self, source: &mut Source) -> AmdVi {
@@ -138,6 +164,7 @@ impl Unit<'_> {
         AmdVi {
             virtual_address_bits: stated.unwrap_or(64),
             table_levels: table_levels.min(6),
+            guest_levels: self.guest_levels(),
             ht_range_ignore: efr2 & 1 << 11 != 0,
             interrupt_remapping: self.isolated_msi(source),
             ivmds: Vec::new(),
@@ -191,6 +218,24 @@ impl Unit<'_> {
             isolated_msi: self.isolated_msi(source),
             // What the probe reports is in the groups' regions.
             regions: Vec::new(),
+        }
+    }
+
+    /// MSIs of Apple's controller do not count as isolated.
+    fn dart(&self, source: &mut Source) -> Dart {
+        let head = format!("apple-dart {}: DART [", self.device(source));
+        let said = |rest: &str| {
+            let (_, bits) = rest.split_once(" AS ")?;
+            bits.split(' ').next()?.parse().ok().filter(|bits| (32..=64).contains(bits))
+        };
+        let input_bits = self.machine.log.after(&head).find_map(said);
+        if input_bits.is_none() {
+            self.assume("the log does not tell its address size; assumed 32 bits", source);
+        }
+        Dart {
+            input_bits: input_bits.unwrap_or(32),
+            msi_doorbell: Dart::DEFAULT_DOORBELL,
+            isolated_msi: false,
         }
     }
 

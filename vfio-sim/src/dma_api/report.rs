@@ -105,7 +105,7 @@ pub fn report(
 }
 
 fn of_group(host: &Host, vfio: &Vfio, group: &HostGroup) -> Vec<DeviceReport> {
-    let refuses = Selection::of_group(group).assign(vfio).err();
+    let refuses = Selection::of_group(host, group).assign(vfio).err();
     // Who holds a device now does not matter here, only what the kernel would say.
     let refuses = refuses.filter(|refusal| refusal.errno.is_some());
     let first = group.devices.first().map(|first| first.name.as_str());

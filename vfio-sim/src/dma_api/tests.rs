@@ -324,7 +324,9 @@ fn the_vfio_side_is_what_the_emulator_maps() {
                 let host = Host { reserve_dma_masks, ..host.clone() };
                 let vfio = host.boot(kernel).unwrap();
                 for group in &host.groups {
-                    let Ok(assigned) = Selection::of_group(group).assign(&vfio) else { continue };
+                    let Ok(assigned) = Selection::of_group(&host, group).assign(&vfio) else {
+                        continue;
+                    };
                     for view in views(&host, &kernel, group).into_iter().flatten() {
                         let mappable = joined(assigned.container.mappable());
                         assert_eq!(view.valid(), mappable, "{}, {kernel}", host.name);

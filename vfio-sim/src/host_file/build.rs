@@ -28,7 +28,7 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
     };
     let mut iommus = Iommus::default();
     for iommu in &file.iommu {
-        iommus.add(iommu)?;
+        iommus.add(iommu, page_size)?;
     }
     let scopes: Vec<Spanned<String>> = file.iommu.iter().flat_map(scopes).collect();
     let mut groups = Groups::default();
@@ -59,7 +59,7 @@ struct Iommus {
 }
 
 impl Iommus {
-    fn add(&mut self, iommu: &Iommu) -> Result<(), Problem> {
+    fn add(&mut self, iommu: &Iommu, cpu_page: PageSize) -> Result<(), Problem> {
         let name = match &iommu.name {
             None => format!("iommu{}", self.list.len()),
             Some(name) if self.position(name.get_ref()).is_some() => {
@@ -68,7 +68,7 @@ impl Iommus {
             }
             Some(name) => name.get_ref().clone(),
         };
-        let platform = platform(iommu)?;
+        let platform = platform(iommu, cpu_page)?;
         self.list.push(HostIommu { name, platform });
         Ok(())
     }

@@ -232,6 +232,7 @@ mod tests {
         [[iommu]]
         [iommu.amd]
         table-levels = 5
+        guest-levels = 4
         virtual-address-bits = 48
         ht-range-ignore = true
         interrupt-remapping = false
@@ -261,6 +262,25 @@ mod tests {
         page-sizes = "0x1000"
         isolated-msi = false
         regions = ["0xfee00000-0xfeefffff msi", "0-0xfff reserved"]
+        [[iommu]]
+        [iommu.vtd]
+        capability = "0xf9ed008cee780c66"
+        extended-capability = "0xc80000000088"
+        scalable-mode = true
+        interrupt-remapping = true
+        [[iommu]]
+        [iommu.dart]
+        input-bits = 36
+        msi-doorbell = "0xff000"
+        isolated-msi = false
+        [[iommu]]
+        [iommu.s390]
+        window = "0x100000000-0x4ffffffff"
+        table = "region-second"
+        [[iommu]]
+        [iommu.riscv]
+        mode = "sv48"
+        isolated-msi = true
         [[host-bridge]]
         segment = 1
         buses = "00-7f"

@@ -4,7 +4,10 @@
 use super::write::{Text, quoted, range, region, size};
 use crate::host::HostRegion;
 use crate::names::iommu_driver_name;
-use crate::platform::{AmdVi, IvmdDevices, Platform, Smmu, Stated, VirtioIommu, Vtd, Widths};
+use crate::platform::{
+    AmdVi, Dart, IvmdDevices, Platform, RiscV, RiscVMode, S390, S390Table, Smmu, Stated,
+    VirtioIommu, Vtd, Widths,
+};
 
 pub(super) fn platform(platform: &Platform, text: &mut Text) {
     match platform {
@@ -13,6 +16,9 @@ pub(super) fn platform(platform: &Platform, text: &mut Text) {
         Platform::AmdVi(facts) => amd(facts, text),
         Platform::Smmu(facts) => smmu(facts, text),
         Platform::Virtio(facts) => virtio(facts, text),
+        Platform::Dart(facts) => dart(facts, text),
+        Platform::S390(facts) => s390(facts, text),
+        Platform::RiscV(facts) => riscv(facts, text),
     }
 }
 
@@ -36,7 +42,12 @@ fn widths(widths: &Widths, text: &mut Text) {
 fn vtd(facts: &Vtd, text: &mut Text) {
     text.table("[iommu.vtd]");
     text.value("capability", hexadecimal(facts.capability));
-    text.flag("snoop-control", facts.snoop_control);
+    match facts.extended_capability {
+        // Without the register, this bit of it may be stated.
+        0 => text.flag("snoop-control", facts.snoop_control),
+        register => text.value("extended-capability", hexadecimal(register)),
+    }
+    text.flag("scalable-mode", facts.scalable_mode);
     text.value("interrupt-remapping", facts.interrupt_remapping);
     for rmrr in &facts.rmrrs {
         text.table("[[iommu.vtd.rmrr]]");
@@ -50,6 +61,9 @@ fn amd(facts: &AmdVi, text: &mut Text) {
     text.value("table-levels", facts.table_levels);
     if facts.virtual_address_bits != 64 {
         text.value("virtual-address-bits", facts.virtual_address_bits);
+    }
+    if let Some(levels) = facts.guest_levels {
+        text.value("guest-levels", levels);
     }
     text.flag("ht-range-ignore", facts.ht_range_ignore);
     text.value("interrupt-remapping", facts.interrupt_remapping);
@@ -90,6 +104,37 @@ fn virtio(facts: &VirtioIommu, text: &mut Text) {
     text.value("page-sizes", hexadecimal(facts.page_sizes.0));
     text.value("isolated-msi", facts.isolated_msi);
     text.list("regions", facts.regions.iter().map(|probed| region(&HostRegion::always(*probed))));
+}
+
+fn dart(facts: &Dart, text: &mut Text) {
+    text.table("[iommu.dart]");
+    text.value("input-bits", facts.input_bits);
+    if facts.msi_doorbell != Dart::DEFAULT_DOORBELL {
+        text.value("msi-doorbell", hexadecimal(facts.msi_doorbell));
+    }
+    text.value("isolated-msi", facts.isolated_msi);
+}
+
+fn s390(facts: &S390, text: &mut Text) {
+    text.table("[iommu.s390]");
+    text.value("window", quoted(&range(facts.window)));
+    let table = match facts.table {
+        S390Table::Third => "region-third",
+        S390Table::Second => "region-second",
+        S390Table::First => "region-first",
+    };
+    text.value("table", quoted(table));
+}
+
+fn riscv(facts: &RiscV, text: &mut Text) {
+    text.table("[iommu.riscv]");
+    let mode = match facts.mode {
+        RiscVMode::Sv39 => "sv39",
+        RiscVMode::Sv48 => "sv48",
+        RiscVMode::Sv57 => "sv57",
+    };
+    text.value("mode", quoted(mode));
+    text.value("isolated-msi", facts.isolated_msi);
 }
 
 /// The devices of a firmware table; the key has to be there even if there are none.

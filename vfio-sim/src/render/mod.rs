@@ -22,6 +22,7 @@ use unit::{Unit, units};
 
 pub(crate) use device::{DEFAULT_DMA_MASK_BITS, flag};
 pub use tree::{Node, Tree, WriteTreeError};
+pub(crate) use unit::{AMD_GUEST_TABLES, SCALABLE_MODE_OFF, SCALABLE_MODE_ON};
 
 /// A host that cannot be rendered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -20,6 +20,8 @@ fn facts(stated: &Stated, wanted: &FixedIommu) -> Option<Platform> {
     Some(match stated.driver {
         IommuDriver::IntelVtd => Platform::Vtd(Vtd {
             capability: capability(bits, wanted.page_sizes),
+            extended_capability: 0,
+            scalable_mode: false,
             snoop_control: stated.coherent,
             interrupt_remapping: stated.isolated_msi,
             rmrrs: Vec::new(),
@@ -27,6 +29,7 @@ fn facts(stated: &Stated, wanted: &FixedIommu) -> Option<Platform> {
         IommuDriver::AmdVi => Platform::AmdVi(AmdVi {
             virtual_address_bits: 64,
             table_levels: bits.saturating_sub(12).div_ceil(9).clamp(4, 6),
+            guest_levels: None,
             ht_range_ignore: false,
             interrupt_remapping: stated.isolated_msi,
             ivmds: Vec::new(),

@@ -12,7 +12,7 @@ use super::stand_in::stand_in;
 use super::tree::Tree;
 use crate::host::{Host, age};
 use crate::ivrs;
-use crate::platform::{AmdVi, Platform, Smmu, Stated, VirtioIommu, Vtd, x86_msi_window};
+use crate::platform::{AmdVi, Dart, Platform, Smmu, Stated, VirtioIommu, Vtd, x86_msi_window};
 
 /// An IOMMU as Linux shows it.
 pub(super) struct Unit {
@@ -68,6 +68,7 @@ impl Unit {
         tree.directory(format!("{directory}/devices"));
         tree.link(format!("sys/class/iommu/{}", self.name), &directory);
         tree.link(format!("{directory}/subsystem"), "sys/class/iommu");
+        tree.file(format!("{directory}/uevent"), "");
         for (name, value) in &self.attributes {
             tree.file(format!("{directory}/{name}"), value.as_str());
         }
@@ -113,6 +114,9 @@ fn unit(
         Platform::AmdVi(facts) => amd(facts, index, kernel),
         Platform::Smmu(facts) => smmu(facts, index),
         Platform::Virtio(facts) => virtio(facts, name, index),
+        Platform::Dart(facts) => dart(facts, name, index),
+        Platform::S390(_) => untold(name, format!("s390-iommu.{index:08x}"), "s390"),
+        Platform::RiscV(_) => untold(name, format!("riscv-iommu@{index}"), "RISC-V IOMMU"),
     }
 }
 
@@ -121,21 +125,26 @@ fn stated(facts: &Stated, name: &str, index: usize, kernel: &Kernel, cpu_page: P
     if let Some(platform) = stand_in(facts, kernel, cpu_page) {
         return unit(&platform, name, index, kernel, cpu_page);
     }
-    let mut unit = Unit::new(format!("iommu{index}"), None, facts.driver);
-    unit.note = Some(format!(
-        "{name}: no file tells the aperture and the page sizes that the host states for it"
-    ));
+    let mut unit = untold(name, format!("iommu{index}"), "");
+    unit.iommu_driver = facts.driver;
     unit
 }
 
-/// Extended capabilities: interrupt remapping is supported, snooping can be enforced.
+/// An IOMMU whose driver shows and prints nothing of its widths.
+fn untold(name: &str, shown: String, driver: &'static str) -> Unit {
+    let mut unit = Unit::new(shown, None, IommuDriver::Other(driver));
+    unit.note = Some(format!("{name}: no file tells what it translates"));
+    unit
+}
+
+/// Extended capability: interrupt remapping is supported.
 const ECAP_INTERRUPT_REMAPPING: u64 = 1 << 3;
-const ECAP_SNOOP_CONTROL: u64 = 1 << 7;
 
 fn vtd(facts: &Vtd, index: usize) -> Unit {
     let mut unit = Unit::new(format!("dmar{index}"), None, IommuDriver::IntelVtd);
     let remapping = if facts.interrupt_remapping { ECAP_INTERRUPT_REMAPPING } else { 0 };
-    let ecap = remapping | if facts.snoop_control { ECAP_SNOOP_CONTROL } else { 0 };
+    let snooping = if facts.snoop_control { Vtd::SNOOP_CONTROL } else { 0 };
+    let ecap = facts.extended_capability | remapping | snooping;
     // Where clients have their first units; a host does not tell.
     let address = 0xfed9_0000 + 0x1000 * index;
     let cap = facts.capability;
@@ -152,11 +161,20 @@ fn vtd(facts: &Vtd, index: usize) -> Unit {
         let (first, last) = (rmrr.range.first().0, rmrr.range.last().0);
         format!("DMAR: RMRR base: {first:#016x} end: {last:#016x}")
     }));
+    if ecap & Vtd::SCALABLE_MODE != 0 {
+        unit.log.push(
+            if facts.scalable_mode { SCALABLE_MODE_ON } else { SCALABLE_MODE_OFF }.to_owned(),
+        );
+    }
     if facts.interrupt_remapping {
         unit.log.push("DMAR-IR: Enabled IRQ remapping in x2apic mode".to_owned());
     }
     unit
 }
+
+/// What the driver prints if it is told to use scalable mode, or not to (`intel_iommu_setup`).
+pub(crate) const SCALABLE_MODE_ON: &str = "DMAR: Enable scalable mode if hardware supports";
+pub(crate) const SCALABLE_MODE_OFF: &str = "DMAR: Scalable mode is disallowed";
 
 /// Extended feature 2: the HyperTransport range is ordinary memory.
 const EFR2_HT_RANGE_IGNORE: u64 = 1 << 11;
@@ -173,9 +191,15 @@ fn amd(facts: &AmdVi, index: usize, kernel: &Kernel) -> Unit {
     if facts.interrupt_remapping {
         unit.log.push("AMD-Vi: Interrupt remapping enabled".to_owned());
     }
+    if let Some(levels) = facts.guest_levels.filter(|_| age(kernel) >= age(&Kernel::V6_1)) {
+        unit.log.push(format!("{AMD_GUEST_TABLES} (Paging mode : {levels} level)"));
+    }
     unit.table = Some(ivrs::table(facts.virtual_address_bits));
     unit
 }
+
+/// What the driver prints if it is told to use guest tables (`early_amd_iommu_init`).
+pub(crate) const AMD_GUEST_TABLES: &str = "AMD-Vi: V2 page table enabled";
 
 /// One register up to 5.18, then the second before the first, and from 6.7 the first before the
 /// second (`amd_iommu_show_features`).
@@ -262,6 +286,22 @@ fn virtio(facts: &VirtioIommu, name: &str, index: usize) -> Unit {
         (true, true) => Some(format!("{name}: no file tells that its MSIs are isolated")),
         (true, false) => None,
     };
+    unit
+}
+
+fn dart(facts: &Dart, name: &str, index: usize) -> Unit {
+    // Where the M1 has the DART of its first PCI port; a host does not tell.
+    let device = format!("{:x}.iommu", 0x6_8100_8000u64 + 0x100_0000 * index as u64);
+    let parent = Parent::platform(&device, "apple-dart");
+    let driver = IommuDriver::Other("Apple DART");
+    let mut unit = Unit::new(format!("apple-dart.{device}"), Some(parent), driver);
+    unit.log.push(format!(
+        "apple-dart {device}: DART [pagesize 4000, 16 streams, bypass support: 0, bypass forced: 0, \
+         AS {} -> 36] initialized",
+        facts.input_bits
+    ));
+    unit.note =
+        facts.isolated_msi.then(|| format!("{name}: no file tells that its MSIs are isolated"));
     unit
 }
 
