@@ -192,13 +192,17 @@ fn amd(facts: &AmdVi, index: usize, kernel: &Kernel) -> Unit {
         unit.log.push("AMD-Vi: Interrupt remapping enabled".to_owned());
     }
     if let Some(levels) = facts.guest_levels.filter(|_| age(kernel) >= age(&Kernel::V6_1)) {
-        unit.log.push(format!("{AMD_GUEST_TABLES} (Paging mode : {levels} level)"));
+        // 6.1 has tables of four levels only, and does not count them.
+        let counted = age(kernel) >= age(&Kernel::V6_12);
+        let depth =
+            if counted { format!(" (Paging mode : {levels} level)") } else { String::new() };
+        unit.log.push(format!("{AMD_GUEST_TABLES}{depth}"));
     }
     unit.table = Some(ivrs::table(facts.virtual_address_bits));
     unit
 }
 
-/// What the driver prints if it is told to use guest tables (`early_amd_iommu_init`).
+/// What the driver prints if it is told to use guest tables (`print_iommu_info`).
 pub(crate) const AMD_GUEST_TABLES: &str = "AMD-Vi: V2 page table enabled";
 
 /// One register up to 5.18, then the second before the first, and from 6.7 the first before the
