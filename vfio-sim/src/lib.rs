@@ -4,13 +4,16 @@
 
 pub mod assign;
 mod attempt;
+pub mod capture;
 pub mod check;
+pub mod config_space;
 mod describe;
 pub mod dma_api;
 mod draw;
 pub mod host;
 pub mod host_file;
 pub mod hosts;
+mod ivrs;
 pub mod junit;
 pub mod known;
 pub mod layout;
@@ -24,6 +27,7 @@ pub mod pci;
 mod picture;
 pub mod platform;
 mod policy;
+pub mod render;
 pub mod replay;
 pub mod report;
 pub mod show;

@@ -2,6 +2,9 @@
 //! The `vfio-sim` tool: arguments in, text and an exit status out.
 #![forbid(unsafe_code)]
 
+#[path = "main/files.rs"]
+mod files;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -39,6 +42,16 @@ enum Command {
     /// hosts with nothing to assign do not count. If the layout says what it expects, 0 if it comes so
     /// everywhere, and 1 if not.
     Check(CheckArguments),
+    /// Write the files that programs read on a host: /sys, /dev/vfio and some of /proc.
+    ///
+    /// The boot log comes with them, as DIR/dmesg. Nodes under dev/vfio are empty files. Exit
+    /// status: 0, or 2 for bad usage or input.
+    Render(files::RenderArguments),
+    /// Write the host file of a machine, from its /sys or from a copy of it.
+    ///
+    /// What could not be read or had to be assumed is told on stderr, and in the file. Exit
+    /// status: 0, or 2 if the machine has no groups or cannot be described.
+    Capture(files::CaptureArguments),
     /// Run recordings of a real kernel on the emulator and compare the answers.
     ///
     /// Exit status: 0 without differences, 1 with some, 2 if a recording cannot be read.
@@ -151,6 +164,8 @@ fn main() -> ExitCode {
         Command::Layouts => list_layouts(&mut out),
         Command::Show(arguments) => run_show(&arguments, &mut out),
         Command::Check(arguments) => run_check(&arguments, &mut out),
+        Command::Render(arguments) => files::render(&arguments),
+        Command::Capture(arguments) => files::capture(&arguments, &mut out),
         Command::Replay(arguments) => run_replay(&arguments, &mut out),
     };
     let stop = match result.and_then(|code| Ok(out.flush().map(|()| code)?)) {

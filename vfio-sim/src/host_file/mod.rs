@@ -5,7 +5,7 @@
 //! what was expected. `schema` has the shape of the file, `facts` reads what it says of
 //! IOMMUs, `pci` what it says of devices, `bridge` of host bridges,
 //! `region` the regions that it states, `build` makes a host and checks one part against
-//! another.
+//! another. `write` goes the other way.
 
 mod bridge;
 mod build;
@@ -13,6 +13,8 @@ mod facts;
 mod pci;
 mod region;
 mod schema;
+mod write;
+mod write_platform;
 
 use std::path::Path;
 
@@ -20,6 +22,7 @@ use crate::host::Host;
 use crate::toml_file::{self, FileError};
 use build::build;
 pub use region::region_kind_name;
+pub use write::write;
 
 /// Reads a host file.
 pub fn load(path: &Path) -> Result<Host, FileError> {

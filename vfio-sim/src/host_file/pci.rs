@@ -119,16 +119,9 @@ fn bar(text: &str) -> Result<Bar, String> {
             ));
         }
     };
-    let size = range.size().filter(|size| size.is_power_of_two());
-    let aligned = size.is_some_and(|size| range.first().0.is_multiple_of(size));
-    if !aligned {
-        return Err(format!("BAR {range} is no power of two in size, or not at a multiple of it"));
-    }
-    let wide = matches!(kind, BarKind::Memory { wide: true, .. });
-    if !wide && range.last().0 > u64::from(u32::MAX) {
-        return Err(format!("BAR {range} does not lie below 4G; say 64-bit"));
-    }
-    Ok(Bar { range, kind })
+    let bar = Bar { range, kind };
+    bar.check().map_err(|problem| format!("BAR {problem}"))?;
+    Ok(bar)
 }
 
 #[cfg(test)]
@@ -143,7 +136,7 @@ mod tests {
         for (text, expected) in [
             ("0xfebc0000+100K", "no power of two"),
             ("0xfebc1000+128K", "not at a multiple"),
-            ("0x380000000000+16G", "say 64-bit"),
+            ("0x380000000000+16G", "needs 64-bit"),
             ("0xfebc0000+128K 32-bit", "is not a BAR"),
             ("", "is not a range"),
         ] {

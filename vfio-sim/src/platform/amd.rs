@@ -11,7 +11,7 @@ use super::{address_space, x86_msi_window};
 use crate::host::HostDevice;
 
 /// An AMD-Vi unit and the IVMD blocks of its devices.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AmdVi {
     /// The virtual address size that the IVRS table states, in bits; 64 if it states none.
     pub virtual_address_bits: u32,
@@ -51,6 +51,11 @@ pub enum IvmdDevices {
 
 /// The table states memory in bytes; the driver rounds start and length up to pages.
 const PAGE: u64 = 4096;
+
+/// Addresses that a HyperTransport link keeps for messages.
+pub(crate) fn ht_hole() -> ReservedRegion {
+    ReservedRegion::new(0xfd_0000_0000, 0xff_ffff_ffff, RegionKind::Reserved)
+}
 
 impl Ivmd {
     fn covers(&self, device: &HostDevice) -> bool {
@@ -130,8 +135,7 @@ impl AmdVi {
         let mut regions: Vec<ReservedRegion> = blocks.map(Ivmd::region).collect();
         regions.push(x86_msi_window());
         if !(self.ht_range_ignore && era.amd_ht_ignore) {
-            let hole = ReservedRegion::new(0xfd_0000_0000, 0xff_ffff_ffff, RegionKind::Reserved);
-            regions.push(hole);
+            regions.push(ht_hole());
         }
         regions
     }

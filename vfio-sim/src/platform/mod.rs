@@ -16,10 +16,12 @@ mod virtio;
 mod vtd;
 mod vtd_registers;
 
+pub(crate) use amd::ht_hole;
 pub use amd::{AmdVi, Ivmd, IvmdDevices};
 pub use dart::Dart;
 pub use riscv::{RiscV, RiscVMode};
 pub use s390::{S390, S390Table};
+pub(crate) use smmu::software_msi_window;
 pub use smmu::{Rmr, Smmu};
 pub use stated::{Stated, Widths};
 pub use virtio::VirtioIommu;
@@ -31,7 +33,7 @@ use vfio_type1::{FixedIommu, Iova, IovaRange, Kernel, PageSize, RegionKind, Rese
 use crate::host::HostDevice;
 
 /// What is known of an IOMMU.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Platform {
     /// The results themselves.
     Stated(Stated),
@@ -118,7 +120,7 @@ pub(crate) fn x86_msi_window() -> ReservedRegion {
 }
 
 /// The addresses of `bits` bits; all 64 at the most.
-fn address_space(bits: u32) -> IovaRange {
+pub(crate) fn address_space(bits: u32) -> IovaRange {
     let last = Iova(u64::MAX >> 64u32.saturating_sub(bits).min(63));
     IovaRange::new(Iova(0), last).unwrap_or_else(IovaRange::full)
 }

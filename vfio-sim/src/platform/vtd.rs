@@ -13,7 +13,7 @@ use super::{address_space, x86_msi_window};
 use crate::host::HostDevice;
 
 /// A VT-d unit and the RMRRs of its devices.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Vtd {
     /// The capability register, as in `/sys/class/iommu/dmar0/intel-iommu/cap`.
     pub capability: u64,

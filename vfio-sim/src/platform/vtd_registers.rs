@@ -66,6 +66,11 @@ impl ExtendedCapability {
         self.0 >> bit & 1 != 0
     }
 
+    /// The register of a unit that has these too.
+    pub(crate) fn with(self, interrupt_remapping: bool, snoop_control: bool) -> Self {
+        Self(self.0 | u64::from(interrupt_remapping) << 3 | u64::from(snoop_control) << 7)
+    }
+
     /// Interrupts can be remapped (IR).
     pub(crate) fn interrupt_remapping(self) -> bool {
         self.bit(3)
