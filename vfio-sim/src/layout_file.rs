@@ -23,7 +23,7 @@ struct File {
     source: String,
     #[serde(default)]
     range: Vec<Range>,
-    steps: Option<Vec<Spanned<String>>>,
+    steps: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     expect: Vec<Expect>,
 }
@@ -88,6 +88,10 @@ fn build(file: File) -> Result<Layout, Problem> {
     layout.description = file.description;
     layout.source = file.source;
     if let Some(steps) = &file.steps {
+        if steps.get_ref().is_empty() {
+            return Err(Problem::at(steps, "a program does something; name its steps"));
+        }
+        let steps = steps.get_ref();
         let read = |text: &Spanned<String>| {
             step(text.get_ref(), &layout.ranges).map_err(|problem| Problem::at(text, problem))
         };
@@ -96,6 +100,9 @@ fn build(file: File) -> Result<Layout, Problem> {
     }
     Ok(layout)
 }
+
+/// The most pieces of a range: many times the limit on mappings.
+const MAX_PIECES: u64 = 1 << 20;
 
 fn wanted(range: &Range) -> Result<WantedRange, Problem> {
     let name = range.name.get_ref();
@@ -108,6 +115,10 @@ fn wanted(range: &Range) -> Result<WantedRange, Problem> {
     let kind = range.kind.get_ref().0.0;
     let piece = range.piece.as_ref().map(|piece| match piece.get_ref().0 {
         0 => Err(Problem::at(piece, "a piece has at least one byte, such as \"2M\"".to_owned())),
+        bytes if addresses.span() / bytes >= MAX_PIECES => {
+            let problem = format!("that makes more than {MAX_PIECES} pieces; take larger ones");
+            Err(Problem::at(piece, problem))
+        }
         bytes => Ok(bytes),
     });
     Ok(WantedRange { name: name.clone(), range: addresses, kind, piece: piece.transpose()? })
@@ -193,6 +204,8 @@ mod tests {
             (format!("{RAM}{RAM}"), "l.toml:6:8: two ranges have the name \"ram\""),
             (format!("{RAM}piece = 0\n"), "l.toml:5:9: a piece has at least one byte"),
             (format!("steps = [\"map rom\"]\n{RAM}"), "1:10: there is no [[range]] named \"rom\""),
+            (format!("{RAM}piece = 1\n"), "l.toml:5:9: that makes more than 1048576 pieces"),
+            (format!("steps = []\n{RAM}"), "1:9: a program does something"),
             (format!("steps = [\"jump\"]\n{RAM}"), "1:10: \"jump\" is no step; steps are attach"),
             (format!("steps = [\"unmap 5-4\"]\n{RAM}"), "1:10: range \"5-4\" ends below"),
             (format!("{RAM}[[expect]]\nverdict = \"fits\"\nhosts = []\n"), "7:9: name the hosts"),

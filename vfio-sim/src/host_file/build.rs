@@ -12,8 +12,9 @@ use super::pci::function;
 use super::region::parse_region;
 use super::schema::{Device, File, Group, GroupKind, Iommu};
 use crate::host::{Host, HostDevice, HostGroup, HostGroupKind, HostIommu};
-use crate::names::{is_pci_address, is_uuid};
+use crate::names::{is_pci_address, is_uuid, pci_bus};
 use crate::number::Number;
+use crate::pci::{Bar, BarKind};
 use crate::toml_file::Problem;
 
 pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
@@ -32,6 +33,7 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
         return Err(Problem::nowhere("the host has no [[group]]"));
     }
     check_scopes(&scopes, &groups)?;
+    check_bars(&groups)?;
     let bridges = host_bridges(&file.host_bridge)?;
     Ok(Host {
         name: name.to_owned(),
@@ -100,6 +102,8 @@ struct Groups {
     list: Vec<HostGroup>,
     /// Each device and its group.
     devices: HashMap<String, u32>,
+    /// Where each device is described.
+    places: Vec<Spanned<String>>,
 }
 
 impl Groups {
@@ -151,6 +155,7 @@ impl Groups {
             let problem = format!("device {name} has regions, but no IOMMU reserves any for it");
             return Err(Problem::at(&device.name, problem));
         }
+        self.places.push(device.name.clone());
         let mut regions = Vec::new();
         for text in &device.regions {
             let region = parse_region(text.get_ref());
@@ -184,6 +189,28 @@ fn check_scopes(scopes: &[Spanned<String>], groups: &Groups) -> Result<(), Probl
         }
         None => Ok(()),
     }
+}
+
+/// What decodes memory on one segment must not decode the same addresses.
+fn check_bars(groups: &Groups) -> Result<(), Problem> {
+    let mut known: Vec<(u32, Bar, String)> = Vec::new();
+    for (device, place) in groups.list.iter().flat_map(|g| &g.devices).zip(&groups.places) {
+        let segment = pci_bus(&device.name).map_or(0, |(segment, _)| segment);
+        for (index, bar) in &device.pci.bars {
+            let name = format!("BAR {index} of {}", device.name);
+            let clash = known.iter().find(|(other_segment, other, _)| {
+                let same_kind = (other.kind == BarKind::Io) == (bar.kind == BarKind::Io);
+                *other_segment == segment && same_kind && other.range.overlaps(&bar.range)
+            });
+            if let Some((_, other, other_name)) = clash {
+                let (range, other) = (bar.range, other.range);
+                let text = format!("{name}, {range}, overlaps {other_name}, {other}");
+                return Err(Problem::at(place, text));
+            }
+            known.push((segment, *bar, name));
+        }
+    }
+    Ok(())
 }
 
 fn check_name(name: &str, kind: HostGroupKind) -> Result<(), String> {

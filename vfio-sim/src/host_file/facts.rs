@@ -6,8 +6,8 @@ use vfio_type1::{Iova, IovaRange, Kernel, PageSize, PageSizes, RegionKind};
 
 use super::region::parse_region;
 use super::schema::{
-    AmdFacts, DartFacts, Iommu, IvmdFacts, Mode, Newer, RiscVFacts, RmrFacts, S390Facts, SmmuFacts,
-    Table, VirtioFacts, VtdFacts,
+    AmdFacts, DartFacts, Iommu, IvmdFacts, Mode, Newer, RiscVFacts, RmrFacts, RmrrFacts, S390Facts,
+    SmmuFacts, Table, VirtioFacts, VtdFacts,
 };
 use crate::host::age;
 use crate::number::Number;
@@ -111,11 +111,7 @@ fn vtd(facts: &VtdFacts) -> Result<Vtd, Problem> {
         scalable_mode: facts.scalable_mode.as_ref().is_some_and(|mode| *mode.get_ref()),
         snoop_control: snoop_control(facts, extended.map(ExtendedCapability))?,
         interrupt_remapping: *facts.interrupt_remapping.get_ref(),
-        rmrrs: facts
-            .rmrr
-            .iter()
-            .map(|rmrr| Rmrr { range: rmrr.range.0.0, devices: names(&rmrr.devices) })
-            .collect(),
+        rmrrs: facts.rmrr.iter().map(rmrr).collect(),
     };
     if unit.address_bits() == 0 {
         let problem = "the capability register offers no page walk (SAGAW, bits 12:8); copy it \
@@ -189,7 +185,7 @@ fn amd(facts: &AmdFacts) -> Result<AmdVi, Problem> {
         guest_levels: guest.map(|levels| *levels.get_ref()),
         ht_range_ignore: facts.ht_range_ignore,
         interrupt_remapping: facts.interrupt_remapping,
-        ivmds: facts.ivmd.iter().map(ivmd).collect(),
+        ivmds: facts.ivmd.iter().map(ivmd).collect::<Result<_, _>>()?,
     })
 }
 
@@ -230,7 +226,7 @@ fn rmr(facts: &RmrFacts) -> Result<Rmr, Problem> {
         );
         return Err(Problem::at(&facts.length, problem));
     }
-    let devices = names(&facts.devices);
+    let devices = scope(&facts.devices);
     Ok(Rmr { base, length, remap_permitted: facts.remap_permitted, devices })
 }
 
@@ -292,18 +288,30 @@ fn riscv(facts: &RiscVFacts) -> RiscV {
     RiscV { mode, isolated_msi: facts.isolated_msi }
 }
 
-fn ivmd(facts: &IvmdFacts) -> Ivmd {
-    Ivmd {
-        start: facts.start.0,
-        length: facts.length.0,
+fn rmrr(facts: &RmrrFacts) -> Rmrr {
+    Rmrr { range: facts.range.0.0, devices: scope(&facts.devices) }
+}
+
+/// A block of no bytes is what some firmware states, so it is taken.
+fn ivmd(facts: &IvmdFacts) -> Result<Ivmd, Problem> {
+    let (start, length) = (facts.start.0, facts.length.get_ref().0);
+    let block = Ivmd {
+        start,
+        length,
         exclusion: facts.exclusion,
         devices: match &facts.devices {
             None => IvmdDevices::All,
-            Some(devices) => IvmdDevices::Named(names(devices)),
+            Some(devices) => IvmdDevices::Named(scope(devices)),
         },
+    };
+    if !block.fits() {
+        let problem = format!("{length:#x} bytes from {start:#x} run past the end of the space");
+        return Err(Problem::at(&facts.length, problem));
     }
+    Ok(block)
 }
 
-fn names(devices: &[Spanned<String>]) -> Vec<String> {
+/// The devices that firmware memory is for; none, if the host has none of them.
+fn scope(devices: &[Spanned<String>]) -> Vec<String> {
     devices.iter().map(|device| device.get_ref().clone()).collect()
 }

@@ -129,6 +129,25 @@ mod tests {
         assert!(problem(&alone).contains("test.toml:12:10: vendor and device go together"));
     }
 
+    #[test]
+    fn what_decodes_one_address_is_refused_by_name() {
+        let bars = |bars: &str| device("0000:00:03.0", "") + &format!("bars = {{ {bars} }}\n");
+        let two = bars("0 = \"0xf0000000+16M\", 1 = \"0xf0800000+8M\"");
+        let expected =
+            "test.toml:10:8: BAR 1 of 0000:00:03.0, 0xf0800000..0xf0ffffff, overlaps BAR 0 of";
+        assert!(problem(&two).contains(expected), "{}", problem(&two));
+        let one = bars("0 = \"0xf0000000+16M\"");
+        let other = one.replace("number = 1", "number = 2").replace("03.0", "04.0");
+        assert!(problem(&format!("{one}{other}")).contains("overlaps BAR 0 of 0000:00:03.0"));
+        let elsewhere = other.replace("0000:00:04.0", "0001:00:04.0");
+        assert!(parse("t", "t.toml", &format!("{IOMMU}{one}{elsewhere}")).is_ok());
+        let bridge = device("0000:00:03.0", "") + "buses = \"00-02\"\n";
+        assert!(problem(&bridge).contains("bus 00 is the one that the bridge stands on"));
+        let ivmd = "[iommu.amd]\ntable-levels = 4\ninterrupt-remapping = true\n[[iommu.amd.ivmd]]\n\
+                    start = \"0xfffffffffffff001\"\nlength = \"20K\"";
+        assert!(wrong_facts(ivmd).contains("run past the end of the space"));
+    }
+
     /// What is wrong with an IOMMU of these facts, in a host with pages of 4 KiB.
     fn wrong_facts(facts: &str) -> String {
         let text = format!("[[iommu]]\n{facts}\n{}", device("0000:00:03.0", ""));

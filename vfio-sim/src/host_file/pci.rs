@@ -7,6 +7,7 @@ use toml::Spanned;
 use vfio_type1::IovaRange;
 
 use super::schema::Device;
+use crate::names::pci_bus;
 use crate::number::{Register, parse_range};
 use crate::pci::{Bar, BarKind, PciFunction};
 use crate::toml_file::Problem;
@@ -16,7 +17,7 @@ pub(super) fn function(device: &Device) -> Result<PciFunction, Problem> {
     Ok(PciFunction {
         ids: ids(device)?,
         class: device.class.as_ref().map(class).transpose()?,
-        buses: device.buses.as_ref().map(buses).transpose()?,
+        buses: device.buses.as_ref().map(|text| behind(device, text)).transpose()?,
         bars,
         rom,
         dma_mask_bits: device.dma_mask_bits.as_ref().map(dma_mask_bits).transpose()?,
@@ -56,6 +57,19 @@ pub(super) fn buses(text: &Spanned<String>) -> Result<(u8, u8), Problem> {
             let problem = format!("\"{}\" are not buses such as \"01-02\"", text.get_ref());
             Err(Problem::at(text, problem))
         }
+    }
+}
+
+/// The buses behind a bridge, which are not the one it stands on.
+fn behind(device: &Device, text: &Spanned<String>) -> Result<(u8, u8), Problem> {
+    let (first, last) = buses(text)?;
+    match pci_bus(device.name.get_ref()) {
+        Some((_, own)) if (first..=last).contains(&own) => {
+            let problem =
+                format!("bus {own:02x} is the one that the bridge stands on, not behind it");
+            Err(Problem::at(text, problem))
+        }
+        _ => Ok((first, last)),
     }
 }
 

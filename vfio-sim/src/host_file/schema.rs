@@ -175,7 +175,7 @@ pub(super) struct AmdFacts {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct IvmdFacts {
     pub(super) start: Number,
-    pub(super) length: Number,
+    pub(super) length: Spanned<Number>,
     #[serde(default)]
     pub(super) exclusion: bool,
     pub(super) devices: Option<Vec<Spanned<String>>>,

@@ -65,6 +65,17 @@ impl Ivmd {
         }
     }
 
+    /// Whether it lies in the 64-bit space once it is rounded up.
+    pub(crate) fn fits(&self) -> bool {
+        let start = self.start.checked_next_multiple_of(PAGE);
+        let length = self.length.checked_next_multiple_of(PAGE);
+        let last = start.zip(length).and_then(|(start, length)| match length {
+            0 => Some(start),
+            length => start.checked_add(length - 1),
+        });
+        last.is_some()
+    }
+
     fn region(&self) -> ReservedRegion {
         let start = self.start.checked_next_multiple_of(PAGE).unwrap_or(0);
         let length = self.length.checked_next_multiple_of(PAGE).unwrap_or(0);
