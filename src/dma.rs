@@ -179,7 +179,8 @@ impl BusMaster {
             let translation = match iotlb.find(at) {
                 Some(translation) => translation,
                 None => {
-                    let found = self.translate(at).map_err(|cause| self.fault(at, access, cause))?;
+                    let found =
+                        self.translate(at).map_err(|cause| self.fault(at, access, cause))?;
                     iotlb.insert(found)
                 }
             };
@@ -188,8 +189,9 @@ impl BusMaster {
                 return Err(self.fault(at, access, FaultCause::NotAllowed { mapping, allowed }));
             }
             let last = mapping.last().min(whole.last());
-            // A piece of a slice, so it fits.
-            let bytes = (last.0 - at.0) as usize + 1;
+            // A mapping may be larger than a slice can be.
+            let left = length - done;
+            let bytes = usize::try_from(last.0 - at.0).map_or(left, |span| left.min(span + 1));
             copy(translation, translation.vaddr_of(at), done, bytes).map_err(|fault| {
                 let gone = FaultCause::MemoryGone { mapping, vaddr: fault.at };
                 let below = fault.at.0.saturating_sub(translation.vaddr_of(at).0);

@@ -134,7 +134,7 @@ pub use dma::BusMaster;
 pub use domain::{FixedIommu, Iommu, IommuDriver};
 pub use emulated::{DmaRwError, MAX_PIN_PAGES, PinPagesError};
 pub use errno::Errno;
-pub use fault::{DmaAccess, DmaFault, FaultCause, Faults, MAX_FAULTS, RemovedBy, Removal};
+pub use fault::{DmaAccess, DmaFault, FaultCause, Faults, MAX_FAULTS, Removal, RemovedBy};
 pub use group::{
     FdTarget, GroupStatus, OpenDeviceError, OpenGroup, OpenGroupError, SetContainerError,
     UnsetContainerError,
