@@ -186,11 +186,12 @@ fn the_log_keeps_the_newest_faults() {
 struct Watched {
     memory: Arc<vfio_type1::ModelMemory>,
     /// A bit for each page that is unmapped now.
-    closed: [AtomicBool; PAGES as usize],
+    closed: [AtomicBool; PAGE_COUNT],
     late: AtomicU64,
 }
 
 const PAGES: u64 = 8;
+const PAGE_COUNT: usize = 8;
 
 impl Watched {
     fn look(&self, at: Vaddr) {
