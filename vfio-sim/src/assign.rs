@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use vfio_type1::{
-    Access, Binding, Container, Fault, GroupId, Memory, OpenGroup, PinFault, PinnedRun, Process,
-    Vaddr, VaddrRange, Vfio, extension,
+    Access, Binding, Container, Fault, GroupId, Kernel, Memory, OpenGroup, PinFault, PinnedRun,
+    Process, Vaddr, VaddrRange, Vfio, extension,
 };
 
-use crate::host::{Host, HostDevice, HostGroup};
+use crate::host::{Host, HostDevice, HostGroup, age};
 use crate::names::is_pci_address;
 use crate::report::Refusal;
 
@@ -91,6 +91,7 @@ impl Assigned {
 /// A set of groups to look at: what one container would hold.
 #[derive(Clone, Debug)]
 pub struct Selection<'a> {
+    host: &'a Host,
     /// The groups, in the order in which they are added.
     pub groups: Vec<&'a HostGroup>,
     /// The devices that were asked for by name.
@@ -131,27 +132,40 @@ impl<'a> Selection<'a> {
             }
             asked_for.push(device);
         }
-        Ok(Self { groups, asked_for })
+        Ok(Self { host, groups, asked_for })
     }
 
     /// Each group by itself.
     pub fn each(host: &'a Host) -> Vec<Self> {
-        host.groups
-            .iter()
-            .map(|group| Self { groups: vec![group], asked_for: Vec::new() })
-            .collect()
+        host.groups.iter().map(|group| Self::of_group(host, group)).collect()
+    }
+
+    /// One group of the host.
+    pub fn of_group(host: &'a Host, group: &'a HostGroup) -> Self {
+        Self { host, groups: vec![group], asked_for: Vec::new() }
     }
 
     /// Assigns the groups, if they are ready for it.
     pub fn assign(&self, vfio: &Vfio) -> Result<Assigned, Refusal> {
-        self.check_drivers()?;
+        self.check_drivers(vfio.kernel())?;
         Assigned::new(vfio, &self.ids())
     }
 
-    /// Tells what a person would look at first, before a kernel is asked: a device that the host
-    /// uses, or that VFIO was not given.
-    pub fn check_drivers(&self) -> Result<(), Refusal> {
-        self.wrong_driver().map_or(Ok(()), |why| Err(Refusal { errno: None, why }))
+    /// Tells what a person would look at first, before a kernel is asked: an IOMMU that it has no
+    /// driver for, a device that the host uses, or that VFIO was not given.
+    pub fn check_drivers(&self, kernel: &Kernel) -> Result<(), Refusal> {
+        let wrong = self.no_iommu_driver(kernel).or_else(|| self.wrong_driver());
+        wrong.map_or(Ok(()), |why| Err(Refusal { errno: None, why }))
+    }
+
+    /// Without a driver for its IOMMU a device has no group.
+    fn no_iommu_driver(&self, kernel: &Kernel) -> Option<String> {
+        self.groups.iter().find_map(|group| {
+            let platform = group.platform(&self.host.iommus)?;
+            let (_, release) = platform.first_kernel().filter(|(k, _)| age(kernel) < age(k))?;
+            let driver = platform.iommu(kernel, self.host.page_size).driver;
+            Some(format!("kernel {kernel} has no driver for {driver}; it came with {release}"))
+        })
     }
 
     fn wrong_driver(&self) -> Option<String> {

@@ -29,7 +29,7 @@ impl Attempt {
         let mut attempt = Self {
             steps: Vec::new(),
             ranges: Vec::new(),
-            not_assigned: selection.check_drivers().err(),
+            not_assigned: selection.check_drivers(vfio.kernel()).err(),
             not_mapped: Vec::new(),
         };
         let mut assigned = Assigned::empty(vfio);

@@ -2,12 +2,13 @@
 //! `vfio-sim check`: can this layout be mapped on that host, and if not, why and what would do?
 
 use serde::Serialize;
-use vfio_type1::{Kernel, Vfio};
+use vfio_type1::{IovaRange, Kernel, Vfio};
 
 use crate::assign::Selection;
 use crate::attempt::{self, Attempt};
 use crate::host::{BootError, Host, HostGroupKind};
 use crate::layout::{Layout, WantedRange};
+use crate::policy;
 use crate::report::{Range, Refusal};
 use crate::style::Style;
 use crate::suggest::nearest_layout;
@@ -20,6 +21,8 @@ pub struct Report {
     pub host: String,
     /// The kernel.
     pub kernel: String,
+    /// Whether DMA masks and apertures are reserved regions, as proposed in 2020.
+    pub reserve_dma_masks: bool,
     /// Whether every range fits in every container that could be made, and one could.
     pub fits: bool,
     /// What came of it, over all containers.
@@ -90,6 +93,8 @@ pub struct RangeReport {
     /// Its addresses.
     #[serde(flatten)]
     pub range: Range,
+    #[serde(skip)]
+    pub(crate) iova: IovaRange,
     /// Whether it can be mapped.
     pub fits: bool,
     /// Why not, if not.
@@ -106,11 +111,26 @@ impl RangeReport {
         Self {
             name: wanted.name.clone(),
             range: wanted.range.into(),
+            iova: wanted.range,
             fits: true,
             refusal: None,
             parts_that_fit: Vec::new(),
             nearest_start: None,
         }
+    }
+
+    /// Why the range is refused and what would do, a line each.
+    pub(crate) fn advice(&self) -> Vec<String> {
+        let Some(refusal) = &self.refusal else { return Vec::new() };
+        let mut lines: Vec<String> = refusal.why.lines().map(str::to_owned).collect();
+        if !self.parts_that_fit.is_empty() {
+            let parts: Vec<String> = self.parts_that_fit.iter().map(Range::to_string).collect();
+            lines.push(format!("what fits of it: {}", parts.join(", ")));
+        }
+        if let Some(nearest) = &self.nearest_start {
+            lines.push(format!("nearest free range of this size starts at {nearest}"));
+        }
+        lines
     }
 }
 
@@ -142,6 +162,7 @@ pub fn check(
     let mut report = Report {
         host: host.name.clone(),
         kernel: kernel.to_string(),
+        reserve_dma_masks: host.reserve_dma_masks,
         fits: verdict == Verdict::Fits,
         verdict,
         expected: None,
@@ -150,8 +171,7 @@ pub fn check(
     report.expected = layout.expected(&host.name, &kernel).map(|(verdict, why)| Expected {
         verdict,
         why: why.map(str::to_owned),
-        met: report.verdict == verdict
-            && why.is_none_or(|why| report.reasons().iter().any(|reason| reason.contains(why))),
+        met: report.meets(verdict, why),
     });
     Ok(report)
 }
@@ -201,6 +221,16 @@ fn would_fit(selection: &Selection<'_>, layout: &Layout, vfio: &Vfio) -> Option<
 }
 
 impl Report {
+    /// Whether it came as expected. Where nothing can be assigned nothing is tried, which is no
+    /// surprise unless the layout is about just that.
+    fn meets(&self, verdict: Verdict, why: Option<&str>) -> bool {
+        let reason = |why: &str| self.reasons().iter().any(|reason| reason.contains(why));
+        match self.verdict {
+            Verdict::NotAssigned if verdict != Verdict::NotAssigned => true,
+            given => given == verdict && why.is_none_or(reason),
+        }
+    }
+
     /// Whether the report is what one hoped for: as the layout expects, or that it fits.
     pub fn is_good(&self) -> bool {
         self.expected.as_ref().map_or(self.fits, |expected| expected.met)
@@ -245,7 +275,9 @@ impl ContainerReport {
 /// The report for a person.
 pub fn render(report: &Report) -> String {
     let title = Style.title();
-    let mut text = format!("{title}host {}{title:#}, kernel {}\n", report.host, report.kernel);
+    let policy = if report.reserve_dma_masks { policy::HEADING } else { "" };
+    let (host, kernel) = (&report.host, &report.kernel);
+    let mut text = format!("{title}host {host}{title:#}, kernel {kernel}{policy}\n");
     for container in &report.containers {
         text += &format!("\n{title}{}{title:#}\n", container.title);
         text += &match container.steps.is_empty() {
@@ -293,15 +325,8 @@ fn render_range(report: &RangeReport, width: usize) -> String {
     let (bad, errno) = (Style.bad(), refusal.errno.as_deref().unwrap_or_default());
     let mut text = format!("  {name:width$}  {bad}refused{bad:#}  {range}  {errno}\n");
     let indent = " ".repeat(width + 4);
-    for why in refusal.why.lines() {
-        text += &format!("{indent}{why}\n");
-    }
-    if !report.parts_that_fit.is_empty() {
-        let parts: Vec<String> = report.parts_that_fit.iter().map(Range::to_string).collect();
-        text += &format!("{indent}what fits of it: {}\n", parts.join(", "));
-    }
-    if let Some(nearest) = &report.nearest_start {
-        text += &format!("{indent}nearest free range of this size starts at {nearest}\n");
+    for line in report.advice() {
+        text += &format!("{indent}{line}\n");
     }
     text
 }

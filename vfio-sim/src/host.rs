@@ -8,12 +8,13 @@
 use std::sync::Arc;
 
 use vfio_type1::{
-    Binding, DeviceDescription, GroupDescription, GroupId, GroupKind, HostError, Iommu, IovaRange,
-    Kernel, PageSize, ReservedRegion, Vfio,
+    Binding, DeviceDescription, FixedIommu, GroupDescription, GroupId, GroupKind, HostError, Iommu,
+    IovaRange, Kernel, PageSize, ReservedRegion, Vfio,
 };
 
-use crate::pci::PciFunction;
+use crate::pci::{HostBridge, PciFunction};
 use crate::platform::Platform;
+use crate::policy::out_of_reach;
 
 /// A machine.
 #[derive(Clone, Debug)]
@@ -28,10 +29,15 @@ pub struct Host {
     pub page_size: PageSize,
     /// Whether the type1 module was loaded with `allow_unsafe_interrupts`.
     pub allow_unsafe_interrupts: bool,
+    /// Whether what a device's DMA mask or its IOMMU leaves out is listed as reserved. No released
+    /// kernel does that; it was proposed in 2020.
+    pub reserve_dma_masks: bool,
     /// Its IOMMUs.
     pub iommus: Vec<HostIommu>,
     /// Its groups.
     pub groups: Vec<HostGroup>,
+    /// Its PCI host bridges, as far as they are known.
+    pub bridges: Vec<HostBridge>,
 }
 
 /// An IOMMU of a host.
@@ -147,8 +153,13 @@ impl Host {
                 HostGroupKind::NoIommu => GroupKind::NoIommu,
             };
             let platform = group.platform(&self.iommus);
-            let describe =
-                |device: &HostDevice| device.under(&kernel, self.page_size, platform, &all_devices);
+            let aperture = self.aperture(group, &kernel).filter(|_| self.reserve_dma_masks);
+            let describe = |device: &HostDevice| {
+                let mut described = device.under(&kernel, self.page_size, platform, &all_devices);
+                let out = aperture.map(|aperture| out_of_reach(&device.pci, aperture));
+                described.regions.splice(..0, out.into_iter().flatten());
+                described
+            };
             let devices = group.devices.iter().map(describe).collect();
             groups.push(GroupDescription { number: group.number, kind, devices });
         }
@@ -160,8 +171,24 @@ impl Host {
 
     /// What the domains of a group can translate under `kernel`.
     pub fn aperture(&self, group: &HostGroup, kernel: &Kernel) -> Option<IovaRange> {
-        let platform = group.platform(&self.iommus)?;
-        Some(platform.iommu(kernel, self.page_size).aperture)
+        Some(self.iommu(group, kernel)?.aperture)
+    }
+
+    /// What `kernel` makes of the IOMMU of a group, if it has one.
+    pub(crate) fn iommu(&self, group: &HostGroup, kernel: &Kernel) -> Option<FixedIommu> {
+        Some(group.platform(&self.iommus)?.iommu(kernel, self.page_size))
+    }
+
+    /// The regions that the IOMMU driver of `kernel` lists for each device of a group, unmerged.
+    pub(crate) fn driver_regions(
+        &self,
+        group: &HostGroup,
+        kernel: &Kernel,
+    ) -> Vec<Vec<ReservedRegion>> {
+        let (all, platform) = (self.devices().collect::<Vec<_>>(), group.platform(&self.iommus));
+        let regions =
+            |device: &HostDevice| device.under(kernel, self.page_size, platform, &all).regions;
+        group.devices.iter().map(regions).collect()
     }
 
     fn devices(&self) -> impl Iterator<Item = &HostDevice> {
@@ -182,7 +209,7 @@ impl Host {
 }
 
 impl HostGroup {
-    fn platform<'a>(&self, iommus: &'a [HostIommu]) -> Option<&'a Platform> {
+    pub(crate) fn platform<'a>(&self, iommus: &'a [HostIommu]) -> Option<&'a Platform> {
         match self.kind {
             HostGroupKind::Iommu(at) => Some(&iommus.get(at)?.platform),
             HostGroupKind::Emulated | HostGroupKind::NoIommu => None,

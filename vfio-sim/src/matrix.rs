@@ -29,9 +29,12 @@ pub fn check_all(hosts: &[Host], kernels: &[Kernel], layout: &Layout) -> Result<
 }
 
 impl Matrix {
-    /// Whether every verdict is what one hoped for: as the layout expects, or that it fits.
+    /// Whether every verdict is what one hoped for: as the layout expects, or that it fits. A host
+    /// with nothing to assign says nothing, but if all are so, that is not good.
     pub fn is_good(&self) -> bool {
-        self.reports().all(Report::is_good)
+        let silent = |r: &&Report| r.expected.is_none() && r.verdict == Verdict::NotAssigned;
+        let mut telling = self.reports().filter(|report| !silent(report)).peekable();
+        telling.peek().is_some() && telling.all(Report::is_good)
     }
 
     /// All reports, by host, then by kernel.

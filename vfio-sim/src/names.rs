@@ -4,20 +4,23 @@
 use vfio_type1::IommuDriver;
 
 /// The IOMMU drivers by the names that recordings and host files use.
+const DRIVERS: [(&str, IommuDriver); 8] = [
+    ("vtd", IommuDriver::IntelVtd),
+    ("amd", IommuDriver::AmdVi),
+    ("smmuv3", IommuDriver::SmmuV3),
+    ("smmuv2", IommuDriver::SmmuV2),
+    ("virtio", IommuDriver::Virtio),
+    ("s390", IommuDriver::Other("s390")),
+    ("dart", IommuDriver::Other("Apple DART")),
+    ("riscv", IommuDriver::Other("RISC-V IOMMU")),
+];
+
+/// The driver of that name.
 pub(crate) fn iommu_driver(kind: &str) -> Result<IommuDriver, String> {
-    Ok(match kind {
-        "vtd" => IommuDriver::IntelVtd,
-        "amd" => IommuDriver::AmdVi,
-        "smmuv3" => IommuDriver::SmmuV3,
-        "smmuv2" => IommuDriver::SmmuV2,
-        "virtio" => IommuDriver::Virtio,
-        "s390" => IommuDriver::Other("s390"),
-        "dart" => IommuDriver::Other("Apple DART"),
-        "riscv" => IommuDriver::Other("RISC-V IOMMU"),
-        _ => {
-            let known = "vtd, amd, smmuv3, smmuv2, virtio, s390, dart, riscv";
-            return Err(format!("unknown IOMMU \"{kind}\"; known are {known}"));
-        }
+    let known = DRIVERS.iter().find(|(name, _)| *name == kind);
+    known.map(|(_, driver)| *driver).ok_or_else(|| {
+        let names: Vec<&str> = DRIVERS.iter().map(|(name, _)| *name).collect();
+        format!("unknown IOMMU \"{kind}\"; known are {}", names.join(", "))
     })
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use vfio_type1::IovaRange;
+use vfio_type1::{Iova, IovaRange};
 
 use crate::names::pci_bus;
 
@@ -55,6 +55,12 @@ impl BarKind {
 }
 
 impl PciFunction {
+    /// The highest address its DMA mask allows; `None` if no mask is known.
+    pub fn dma_mask(&self) -> Option<Iova> {
+        let unused = 64u32.saturating_sub(self.dma_mask_bits?);
+        Some(Iova(u64::MAX.checked_shr(unused).unwrap_or(0)))
+    }
+
     /// Whether Linux takes firmware memory away from the device when it is assigned: USB controllers
     /// and displays, whose drivers no longer need what the firmware did with it.
     pub(crate) fn lets_go_of_rmrrs(&self) -> bool {
@@ -72,5 +78,35 @@ impl PciFunction {
             return false;
         };
         pci_bus(own).is_some_and(|(own, _)| own == domain) && (first..=last).contains(&bus)
+    }
+}
+
+/// A PCI host bridge: where the CPU sees the devices behind it, and where they see memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostBridge {
+    /// Its segment (domain): the first part of its devices' addresses.
+    pub segment: u32,
+    /// Its buses, inclusive.
+    pub buses: (u8, u8),
+    /// Its memory windows in bus addresses, inclusive: what devices decode, not memory.
+    pub windows: Vec<IovaRange>,
+    /// Its inbound windows in bus addresses, inclusive: through which devices reach memory. Only a
+    /// device tree states them (`dma-ranges`); empty if none does.
+    pub dma_ranges: Vec<IovaRange>,
+}
+
+impl HostBridge {
+    /// Whether the device at the PCI address `name` is behind it.
+    pub fn leads_to(&self, name: &str) -> bool {
+        let (first, last) = self.buses;
+        pci_bus(name)
+            .is_some_and(|(segment, bus)| segment == self.segment && (first..=last).contains(&bus))
+    }
+
+    /// The lowest bus that both bridges have.
+    pub(crate) fn shared_bus(&self, other: &Self) -> Option<u8> {
+        let first = self.buses.0.max(other.buses.0);
+        let last = self.buses.1.min(other.buses.1);
+        (self.segment == other.segment && first <= last).then_some(first)
     }
 }

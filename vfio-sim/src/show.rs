@@ -5,9 +5,11 @@ use serde::Serialize;
 use vfio_type1::{IovaRange, Kernel, PageSizes, RegionKind, ReservedRegion, Vfio, sysfs};
 
 use crate::assign::Selection;
-use crate::draw::{Picture, draw};
+use crate::draw::draw;
 use crate::host::{BootError, Host, HostDevice};
 use crate::host_file::region_kind_name;
+use crate::picture::Picture;
+use crate::policy;
 use crate::report::{Range, Refusal};
 use crate::style::Style;
 
@@ -18,8 +20,12 @@ pub struct Show {
     pub host: String,
     /// A line about it.
     pub description: String,
+    /// Where its facts are from; empty if it does not say.
+    pub source: String,
     /// The kernel.
     pub kernel: String,
+    /// Whether DMA masks and apertures are reserved regions, as proposed in 2020.
+    pub reserve_dma_masks: bool,
     /// An entry for each container: the devices asked for, or each group by itself.
     pub containers: Vec<ContainerShow>,
 }
@@ -89,7 +95,9 @@ pub fn show(
     Ok(Show {
         host: host.name.clone(),
         description: host.description.clone(),
+        source: host.source.clone(),
         kernel: kernel.to_string(),
+        reserve_dma_masks: host.reserve_dma_masks,
         containers,
     })
 }
@@ -167,28 +175,52 @@ pub fn render(show: &Show) -> String {
         text += &format!(": {}", show.description);
     }
     text += "\n";
-    text += &format!("kernel {}\n", show.kernel);
+    let policy = if show.reserve_dma_masks { policy::HEADING } else { "" };
+    text += &format!("kernel {}{policy}\n", show.kernel);
+    if !show.source.is_empty() {
+        text += &format!("source {}\n", show.source);
+    }
     for container in &show.containers {
         text += "\n";
         text += &render_container(container);
     }
-    let mut drawn: Vec<(&Picture, Vec<&str>)> = Vec::new();
-    for container in &show.containers {
-        let Some(picture) = &container.picture else {
-            continue;
-        };
-        let groups = container.groups.iter().map(|group| group.group.as_str());
-        match drawn.iter_mut().find(|(known, _)| *known == picture) {
-            Some((_, names)) => names.extend(groups),
-            None => drawn.push((picture, groups.collect())),
-        }
-    }
-    for (picture, groups) in drawn {
-        let word = if groups.len() == 1 { "group" } else { "groups" };
-        text += &format!("\n{title}address space of {word} {}{title:#}\n", groups.join(", "));
+    for (picture, containers) in show.pictures() {
+        text += &format!("\n{title}address space of {}{title:#}\n", groups_in_words(&containers));
         text += &draw(picture);
     }
     text
+}
+
+impl Show {
+    /// The pictures, each with the containers that look so.
+    pub(crate) fn pictures(&self) -> Vec<(&Picture, Vec<&ContainerShow>)> {
+        let mut pictures: Vec<(&Picture, Vec<&ContainerShow>)> = Vec::new();
+        for container in &self.containers {
+            let Some(picture) = &container.picture else {
+                continue;
+            };
+            match pictures.iter_mut().find(|(known, _)| *known == picture) {
+                Some((_, containers)) => containers.push(container),
+                None => pictures.push((picture, vec![container])),
+            }
+        }
+        pictures
+    }
+}
+
+impl ContainerShow {
+    /// Whether there is an address space to draw.
+    pub(crate) fn has_picture(&self) -> bool {
+        self.picture.is_some()
+    }
+}
+
+/// `groups 4, 5`.
+pub(crate) fn groups_in_words(containers: &[&ContainerShow]) -> String {
+    let groups = containers.iter().flat_map(|container| &container.groups);
+    let names: Vec<&str> = groups.map(|group| group.group.as_str()).collect();
+    let word = if names.len() == 1 { "group" } else { "groups" };
+    format!("{word} {}", names.join(", "))
 }
 
 fn render_container(container: &ContainerShow) -> String {
@@ -199,8 +231,7 @@ fn render_container(container: &ContainerShow) -> String {
         text += &render_group(group);
     }
     if container.groups.len() > 1 {
-        let groups: Vec<&str> = container.groups.iter().map(|group| group.group.as_str()).collect();
-        text += &format!("{title}container of groups {}{title:#}\n", groups.join(", "));
+        text += &format!("{title}container of {}{title:#}\n", groups_in_words(&[container]));
     }
     text + &render_list(container)
 }

@@ -108,7 +108,10 @@ fn a_layout_meets_every_host_and_kernel() {
     assert!(part("vtd39").contains("[2018-v6, 5.10 to 7.3]"), "{text}");
     assert!(part("amd-ivmd").contains("no device: EINVAL"), "{text}");
 
-    let fits = run(&["check", "--all-hosts", "--kernel", "6.1", "0x10000000+512M"]);
+    // Hosts with nothing to assign do not count: an empty place on the widest of all others.
+    let fits = run(&["check", "--all-hosts", "--kernel", "6.1", "0x100000000+8K"]);
+    assert_eq!(fits.status.code(), Some(1), "the page of 64K");
+    let fits = run(&["check", "amd-ivmd", "--all-kernels", "0x50000000+1M"]);
     assert_eq!(fits.status.code(), Some(0), "{}", stdout(&fits));
     let json = run(&["check", "igd", "--all-kernels", "--json", "0+1M"]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();

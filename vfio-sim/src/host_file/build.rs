@@ -7,6 +7,7 @@ use toml::Spanned;
 use vfio_type1::PageSize;
 
 use super::Problem;
+use super::bridge::host_bridges;
 use super::facts::{platform, scopes};
 use super::pci::function;
 use super::region::parse_region;
@@ -27,7 +28,7 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
     };
     let mut iommus = Iommus::default();
     for iommu in &file.iommu {
-        iommus.add(iommu)?;
+        iommus.add(iommu, page_size)?;
     }
     let scopes: Vec<Spanned<String>> = file.iommu.iter().flat_map(scopes).collect();
     let mut groups = Groups::default();
@@ -38,14 +39,17 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
         return Err(Problem::nowhere("the host has no [[group]]"));
     }
     check_scopes(&scopes, &groups)?;
+    let bridges = host_bridges(&file.host_bridge)?;
     Ok(Host {
         name: name.to_owned(),
         description: file.description,
         source: file.source,
         page_size,
         allow_unsafe_interrupts: file.allow_unsafe_interrupts,
+        reserve_dma_masks: file.reserve_dma_masks,
         iommus: iommus.list,
         groups: groups.list,
+        bridges,
     })
 }
 
@@ -55,7 +59,7 @@ struct Iommus {
 }
 
 impl Iommus {
-    fn add(&mut self, iommu: &Iommu) -> Result<(), Problem> {
+    fn add(&mut self, iommu: &Iommu, cpu_page: PageSize) -> Result<(), Problem> {
         let name = match &iommu.name {
             None => format!("iommu{}", self.list.len()),
             Some(name) if self.position(name.get_ref()).is_some() => {
@@ -64,7 +68,7 @@ impl Iommus {
             }
             Some(name) => name.get_ref().clone(),
         };
-        let platform = platform(iommu)?;
+        let platform = platform(iommu, cpu_page)?;
         self.list.push(HostIommu { name, platform });
         Ok(())
     }

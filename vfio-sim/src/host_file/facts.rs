@@ -1,25 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a host file says of an IOMMU: facts, or results stated outright.
 
+use std::ops::Range;
+
 use toml::Spanned;
 use vfio_type1::{IovaRange, Kernel, PageSize, PageSizes, RegionKind};
 
 use super::Problem;
 use super::region::parse_region;
 use super::schema::{
-    AmdFacts, Iommu, IvmdFacts, Newer, RmrFacts, SmmuFacts, VirtioFacts, VtdFacts,
+    AmdFacts, DartFacts, Iommu, IvmdFacts, Mode, Newer, RiscVFacts, RmrFacts, S390Facts, SmmuFacts,
+    Table, VirtioFacts, VtdFacts,
 };
 use crate::host::age;
 use crate::number::Number;
 use crate::platform::{
-    AmdVi, Ivmd, IvmdDevices, Platform, Rmr, Rmrr, Smmu, Stated, VirtioIommu, Vtd, Widths,
+    AmdVi, Dart, Ivmd, IvmdDevices, Platform, RiscV, RiscVMode, Rmr, Rmrr, S390, S390Table, Smmu,
+    Stated, VirtioIommu, Vtd, Widths,
 };
 
 /// What is known of an IOMMU. Facts and results exclude each other: both could not be true of every
 /// kernel.
-pub(super) fn platform(iommu: &Iommu) -> Result<Platform, Problem> {
-    let place = iommu.driver.as_ref().map(Spanned::span).or(iommu.name.as_ref().map(Spanned::span));
-    let wrong = |text: &str| Err(Problem { span: place.clone(), text: text.to_owned() });
+pub(super) fn platform(iommu: &Iommu, cpu_page: PageSize) -> Result<Platform, Problem> {
+    let wrong = |text: &str| Err(Problem { span: place(iommu), text: text.to_owned() });
     let states = iommu.aperture.is_some() || iommu.page_sizes.is_some() || !iommu.from.is_empty();
     let facts: Vec<Result<Platform, Problem>> = [
         iommu.vtd.as_ref().map(|facts| vtd(facts).map(Platform::Vtd)),
@@ -27,6 +30,9 @@ pub(super) fn platform(iommu: &Iommu) -> Result<Platform, Problem> {
         iommu.smmuv3.as_ref().map(|facts| smmu(facts, true).map(Platform::Smmu)),
         iommu.smmuv2.as_ref().map(|facts| smmu(facts, false).map(Platform::Smmu)),
         iommu.virtio.as_ref().map(|facts| virtio(facts).map(Platform::Virtio)),
+        iommu.dart.as_ref().map(|facts| dart(facts, cpu_page).map(Platform::Dart)),
+        iommu.s390.as_ref().map(|facts| Ok(Platform::S390(s390(facts)))),
+        iommu.riscv.as_ref().map(|facts| Ok(Platform::RiscV(riscv(facts)))),
     ]
     .into_iter()
     .flatten()
@@ -44,6 +50,11 @@ pub(super) fn platform(iommu: &Iommu) -> Result<Platform, Problem> {
     }
 }
 
+/// Where an IOMMU's table begins to say something.
+fn place(iommu: &Iommu) -> Option<Range<usize>> {
+    iommu.driver.as_ref().map(Spanned::span).or(iommu.name.as_ref().map(Spanned::span))
+}
+
 /// The devices that firmware tables name, where the file names them.
 pub(super) fn scopes(iommu: &Iommu) -> Vec<Spanned<String>> {
     let rmrrs = iommu.vtd.iter().flat_map(|vtd| vtd.rmrr.iter().flat_map(|rmrr| &rmrr.devices));
@@ -54,9 +65,8 @@ pub(super) fn scopes(iommu: &Iommu) -> Vec<Spanned<String>> {
 }
 
 fn stated(iommu: &Iommu) -> Result<Stated, Problem> {
-    let place = iommu.driver.as_ref().map(Spanned::span).or(iommu.name.as_ref().map(Spanned::span));
     let missing = |field: &str| Problem {
-        span: place.clone(),
+        span: place(iommu),
         text: format!("an [[iommu]] without facts needs {field}"),
     };
     let driver = iommu.driver.as_ref().ok_or_else(|| missing("driver"))?.get_ref().0.0;
@@ -97,9 +107,12 @@ fn newer(widths: Widths, changes: &[Newer]) -> Result<Vec<(Kernel, Widths)>, Pro
 }
 
 fn vtd(facts: &VtdFacts) -> Result<Vtd, Problem> {
+    let extended_capability = facts.extended_capability.map_or(0, |register| register.0);
     let unit = Vtd {
         capability: facts.capability.get_ref().0,
-        snoop_control: facts.snoop_control,
+        extended_capability,
+        scalable_mode: scalable_mode(facts, extended_capability)?,
+        snoop_control: snoop_control(facts)?,
         interrupt_remapping: facts.interrupt_remapping,
         rmrrs: facts
             .rmrr
@@ -116,9 +129,40 @@ fn vtd(facts: &VtdFacts) -> Result<Vtd, Problem> {
     Ok(unit)
 }
 
+fn scalable_mode(facts: &VtdFacts, extended_capability: u64) -> Result<bool, Problem> {
+    let Some(on) = &facts.scalable_mode else { return Ok(false) };
+    if *on.get_ref() && extended_capability & Vtd::SCALABLE_MODE == 0 {
+        let problem = "scalable mode needs a unit that has it: state extended-capability, from \
+                       /sys/class/iommu/dmar0/intel-iommu/ecap, with bit 43 set"
+            .to_owned();
+        return Err(Problem::at(on, problem));
+    }
+    Ok(*on.get_ref())
+}
+
+/// Stated, or read from the register; both must agree.
+fn snoop_control(facts: &VtdFacts) -> Result<bool, Problem> {
+    let register = facts.extended_capability.map(|r| r.0 & Vtd::SNOOP_CONTROL != 0);
+    match (&facts.snoop_control, register) {
+        (Some(stated), Some(has)) if *stated.get_ref() != has => {
+            let problem = format!(
+                "bit 7 of extended-capability says that snoop-control is {has}; leave it out"
+            );
+            Err(Problem::at(stated, problem))
+        }
+        (stated, register) => {
+            Ok(stated.as_ref().map(|stated| *stated.get_ref()).or(register).unwrap_or(false))
+        }
+    }
+}
+
 fn amd(facts: &AmdFacts) -> Result<AmdVi, Problem> {
     if !(4..=6).contains(facts.table_levels.get_ref()) {
         return Err(Problem::at(&facts.table_levels, "table-levels is 4, 5 or 6".to_owned()));
+    }
+    let guest = facts.guest_levels.as_ref();
+    if let Some(levels) = guest.filter(|levels| !(4..=5).contains(levels.get_ref())) {
+        return Err(Problem::at(levels, "guest-levels is 4 or 5".to_owned()));
     }
     let bits = facts.virtual_address_bits.as_ref();
     if let Some(bits) = bits.filter(|bits| !(32..=64).contains(bits.get_ref())) {
@@ -127,6 +171,7 @@ fn amd(facts: &AmdFacts) -> Result<AmdVi, Problem> {
     Ok(AmdVi {
         virtual_address_bits: bits.map_or(64, |bits| *bits.get_ref()),
         table_levels: *facts.table_levels.get_ref(),
+        guest_levels: guest.map(|levels| *levels.get_ref()),
         ht_range_ignore: facts.ht_range_ignore,
         interrupt_remapping: facts.interrupt_remapping,
         ivmds: facts.ivmd.iter().map(ivmd).collect(),
@@ -187,6 +232,39 @@ fn virtio(facts: &VirtioFacts) -> Result<VirtioIommu, Problem> {
         isolated_msi: facts.isolated_msi,
         regions,
     })
+}
+
+fn dart(facts: &DartFacts, cpu_page: PageSize) -> Result<Dart, Problem> {
+    if cpu_page != PageSize::P16K {
+        let problem = format!(
+            "a DART has pages of 16K only, and does not translate with a CPU page of {cpu_page}; \
+             write page-size = \"16K\" at the top"
+        );
+        return Err(Problem::at(&facts.input_bits, problem));
+    }
+    Ok(Dart {
+        input_bits: address_bits(&facts.input_bits)?,
+        msi_doorbell: facts.msi_doorbell.map_or(Dart::DEFAULT_DOORBELL, |doorbell| doorbell.0),
+        isolated_msi: facts.isolated_msi,
+    })
+}
+
+fn s390(facts: &S390Facts) -> S390 {
+    let table = match facts.table {
+        Table::Third => S390Table::Third,
+        Table::Second => S390Table::Second,
+        Table::First => S390Table::First,
+    };
+    S390 { window: facts.window.0.0, table }
+}
+
+fn riscv(facts: &RiscVFacts) -> RiscV {
+    let mode = match facts.mode {
+        Mode::Sv39 => RiscVMode::Sv39,
+        Mode::Sv48 => RiscVMode::Sv48,
+        Mode::Sv57 => RiscVMode::Sv57,
+    };
+    RiscV { mode, isolated_msi: facts.isolated_msi }
 }
 
 fn ivmd(facts: &IvmdFacts) -> Ivmd {

@@ -3,10 +3,11 @@
 //!
 //! `vfio-sim/HOSTS.md` explains the format. Every mistake is reported with its line, the field, and
 //! what was expected. `schema` has the shape of the file, `facts` reads what it says of
-//! IOMMUs, `pci` what it says of devices, `region` the regions that
-//! it states, `build` makes a host and checks one part against
+//! IOMMUs, `pci` what it says of devices, `bridge` of host bridges,
+//! `region` the regions that it states, `build` makes a host and checks one part against
 //! another.
 
+mod bridge;
 mod build;
 mod facts;
 mod pci;
@@ -191,6 +192,11 @@ mod tests {
         let wide =
             device("0000:00:03.0", "") + "bars = { 0 = \"0+16M 64-bit\", 1 = \"0x1000000+16M\" }\n";
         assert!(problem(&wide).contains("test.toml:12:14: BAR 0 has 64 bits"));
+        let bridge = "[[host-bridge]]\nbuses = \"00-7f\"\n";
+        let bridges = format!("{}{bridge}{bridge}", device("0000:00:03.0", ""));
+        assert!(problem(&bridges).contains("test.toml:15:9: two host bridges have bus 00 of"));
+        let bridge = device("0000:00:03.0", "") + "[[host-bridge]]\nwindows = [\"5-4\"]\n";
+        assert!(problem(&bridge).contains("test.toml:13:11: range \"5-4\" ends below"));
         let alone = device("0000:00:03.0", "") + "vendor = \"0x8086\"\n";
         assert!(problem(&alone).contains("test.toml:12:10: vendor and device go together"));
     }

@@ -46,7 +46,7 @@ fn class(class: &Spanned<Number>) -> Result<u32, Problem> {
 }
 
 /// `01-02`: secondary and subordinate bus of a bridge, in hexadecimal.
-fn buses(text: &Spanned<String>) -> Result<(u8, u8), Problem> {
+pub(super) fn buses(text: &Spanned<String>) -> Result<(u8, u8), Problem> {
     let bus = |text: &str| u8::from_str_radix(text, 16).ok();
     let ends = text.get_ref().split_once('-').unwrap_or((text.get_ref(), text.get_ref()));
     match (bus(ends.0), bus(ends.1)) {

@@ -10,24 +10,18 @@ use crate::number::{NumberError, parse_number, parse_range};
 pub(super) fn parse_region(text: &str) -> Result<HostRegion, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let (range, kind, since) = match words[..] {
-        [range, kind] => (range, kind, None),
-        [range, kind, "since", kernel] => (range, kind, Some(kernel)),
+        [range, kind] => (range.to_owned(), kind, None),
+        [range, kind, "since", kernel] => (range.to_owned(), kind, Some(kernel)),
         // As sysfs prints it.
-        [first, last, kind] => return sysfs_region(first, last, kind),
+        [first, last, kind] => (format!("{first}-{last}"), kind, None),
         _ => {
             return Err(format!("\"{text}\" is not a region: write RANGE KIND [since KERNEL]"));
         }
     };
     let since: Option<Kernel> =
         since.map(str::parse).transpose().map_err(|error| format!("{error}"))?;
-    let region = region(range, region_kind(kind)?).map_err(|error| error.to_string())?;
+    let region = region(&range, region_kind(kind)?).map_err(|error| error.to_string())?;
     Ok(HostRegion { region, since })
-}
-
-fn sysfs_region(first: &str, last: &str, kind: &str) -> Result<HostRegion, String> {
-    let kind = region_kind(kind)?;
-    let range = region(&format!("{first}-{last}"), kind).map_err(|error| error.to_string())?;
-    Ok(HostRegion { region: range, since: None })
 }
 
 /// Firmware may state a region of no bytes, which only the form FIRST+0 can say.

@@ -22,9 +22,26 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) allow_unsafe_interrupts: bool,
     #[serde(default)]
+    pub(super) reserve_dma_masks: bool,
+    #[serde(default)]
     pub(super) iommu: Vec<Iommu>,
     #[serde(default)]
     pub(super) group: Vec<Group>,
+    #[serde(default)]
+    pub(super) host_bridge: Vec<Bridge>,
+}
+
+/// A PCI host bridge.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Bridge {
+    #[serde(default)]
+    pub(super) segment: u32,
+    pub(super) buses: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) windows: Vec<Text<RangeText>>,
+    #[serde(default)]
+    pub(super) dma_ranges: Vec<Text<RangeText>>,
 }
 
 /// An IOMMU: results stated outright, or facts.
@@ -44,6 +61,49 @@ pub(super) struct Iommu {
     pub(super) smmuv3: Option<SmmuFacts>,
     pub(super) smmuv2: Option<SmmuFacts>,
     pub(super) virtio: Option<VirtioFacts>,
+    pub(super) dart: Option<DartFacts>,
+    pub(super) s390: Option<S390Facts>,
+    pub(super) riscv: Option<RiscVFacts>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct DartFacts {
+    pub(super) input_bits: Spanned<u32>,
+    pub(super) msi_doorbell: Option<Number>,
+    pub(super) isolated_msi: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct S390Facts {
+    pub(super) window: Text<RangeText>,
+    pub(super) table: Table,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+pub(super) enum Table {
+    #[serde(rename = "region-third")]
+    Third,
+    #[serde(rename = "region-second")]
+    Second,
+    #[serde(rename = "region-first")]
+    First,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RiscVFacts {
+    pub(super) mode: Mode,
+    pub(super) isolated_msi: bool,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Mode {
+    Sv39,
+    Sv48,
+    Sv57,
 }
 
 #[derive(Deserialize)]
@@ -83,8 +143,9 @@ pub(super) struct VirtioFacts {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct VtdFacts {
     pub(super) capability: Spanned<Number>,
-    #[serde(default)]
-    pub(super) snoop_control: bool,
+    pub(super) extended_capability: Option<Number>,
+    pub(super) scalable_mode: Option<Spanned<bool>>,
+    pub(super) snoop_control: Option<Spanned<bool>>,
     pub(super) interrupt_remapping: bool,
     #[serde(default)]
     pub(super) rmrr: Vec<RmrrFacts>,
@@ -102,6 +163,7 @@ pub(super) struct RmrrFacts {
 pub(super) struct AmdFacts {
     pub(super) virtual_address_bits: Option<Spanned<u32>>,
     pub(super) table_levels: Spanned<u32>,
+    pub(super) guest_levels: Option<Spanned<u32>>,
     #[serde(default)]
     pub(super) ht_range_ignore: bool,
     pub(super) interrupt_remapping: bool,

@@ -2,11 +2,11 @@
 //! AMD-Vi: IVMD blocks of the IVRS table, the HyperTransport hole, and the width of the host page
 //! tables (`amd_iommu_get_resv_regions` in `drivers/iommu/amd/iommu.c`; spec 4.4).
 //!
-//! Domains use host page tables (v1); guest tables (v2) are not derived yet.
+//! Domains use host page tables (v1), unless the kernel was told to use guest tables (v2).
 
 use vfio_type1::{FixedIommu, IommuDriver, IovaRange, PageSizes, RegionKind, ReservedRegion};
 
-use super::era::{AmdTables, Era};
+use super::era::{AmdGuestTables, AmdTables, Era};
 use super::{address_space, x86_msi_window};
 use crate::host::HostDevice;
 
@@ -17,6 +17,8 @@ pub struct AmdVi {
     pub virtual_address_bits: u32,
     /// The levels of host page tables: 4, 5 or 6 (HATS).
     pub table_levels: u32,
+    /// The levels of guest page tables, 4 or 5, if the kernel runs with `amd_iommu=pgtbl_v2`.
+    pub guest_levels: Option<u32>,
     /// The hardware has no HyperTransport hole (bit 11 of the extended feature register 2).
     pub ht_range_ignore: bool,
     /// Whether interrupts are remapped.
@@ -66,7 +68,20 @@ impl Ivmd {
 }
 
 impl AmdVi {
+    /// What a domain of guest tables translates, if domains have them.
+    fn guest_address_bits(&self, era: &Era) -> Option<u32> {
+        let levels = self.guest_levels?;
+        match era.amd_guest_tables {
+            AmdGuestTables::Unknown => None,
+            AmdGuestTables::FourLevels => Some(48),
+            AmdGuestTables::LowerHalf => Some(12 + 9 * levels - 1),
+        }
+    }
+
     fn aperture(&self, era: &Era) -> IovaRange {
+        if let Some(bits) = self.guest_address_bits(era) {
+            return address_space(bits);
+        }
         match era.amd_tables {
             AmdTables::Unlimited | AmdTables::UnlimitedShort => IovaRange::full(),
             AmdTables::Stated => address_space(self.address_bits()),
@@ -80,6 +95,9 @@ impl AmdVi {
     }
 
     fn page_sizes(&self, era: &Era) -> PageSizes {
+        if self.guest_address_bits(era).is_some() {
+            return PageSizes(1 << 12 | 1 << 21 | 1 << 30);
+        }
         // Every power of two from 4 KiB, but not 512 GiB.
         let every_size = !0xfff & !(1 << 39);
         let limited = |bits: u32| every_size & ((1 << bits) - 1);

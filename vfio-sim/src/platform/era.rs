@@ -24,6 +24,36 @@ pub(super) struct Era {
     pub(super) amd_ht_ignore: bool,
     /// AMD-Vi: how wide a domain is and which pages it has.
     pub(super) amd_tables: AmdTables,
+    /// AMD-Vi: what is made of guest tables.
+    pub(super) amd_guest_tables: AmdGuestTables,
+    /// VT-d: a domain is a first-stage one where the unit has both stages. In 7.2 or so.
+    pub(super) vtd_prefers_first_stage: bool,
+    /// s390: what becomes of the function's window.
+    pub(super) s390_window: S390Window,
+    /// s390: the page sizes are all from 4 KiB up, not 4 KiB alone. Up to 6.6.
+    pub(super) s390_every_page_size: bool,
+}
+
+/// How AMD-Vi's guest page tables are used, where `amd_iommu=pgtbl_v2` asks for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AmdGuestTables {
+    /// The kernel does not know the option. Before 6.1.
+    Unknown,
+    /// All 48 bits of four levels. 6.1.
+    FourLevels,
+    /// The lower half of what they translate: addresses are sign-extended. 6.12 or so.
+    LowerHalf,
+}
+
+/// How an s390 kernel keeps to a function's window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum S390Window {
+    /// It is the aperture. Up to 6.1.
+    Aperture,
+    /// Regions below and above it, in tables of 42 bits. From 6.2.
+    RegionsOf42Bits,
+    /// Regions below and above it, in tables as wide as the hardware has. From 7.0 or so.
+    RegionsOfTable,
 }
 
 /// How AMD-Vi's host page tables are described.
@@ -46,11 +76,32 @@ const OLD: Era = Era {
     ivmd_exclusions: false,
     amd_ht_ignore: false,
     amd_tables: AmdTables::Unlimited,
+    amd_guest_tables: AmdGuestTables::Unknown,
+    vtd_prefers_first_stage: false,
+    s390_window: S390Window::Aperture,
+    s390_every_page_size: true,
 };
 const V5_10: Era = Era { rmrr_bridge_scopes: true, isa_region: true, ivmd_exclusions: true, ..OLD };
-const V6_1: Era = Era { vtd_real_page_sizes: true, iort_rmrs: true, ..V5_10 };
-const V6_12: Era = Era { amd_tables: AmdTables::UnlimitedShort, ..V6_1 };
-const V7_2: Era = Era { amd_tables: AmdTables::Stated, amd_ht_ignore: true, ..V6_12 };
+const V6_1: Era = Era {
+    vtd_real_page_sizes: true,
+    iort_rmrs: true,
+    amd_guest_tables: AmdGuestTables::FourLevels,
+    ..V5_10
+};
+const V6_12: Era = Era {
+    amd_tables: AmdTables::UnlimitedShort,
+    amd_guest_tables: AmdGuestTables::LowerHalf,
+    s390_window: S390Window::RegionsOf42Bits,
+    s390_every_page_size: false,
+    ..V6_1
+};
+const V7_2: Era = Era {
+    amd_tables: AmdTables::Stated,
+    amd_ht_ignore: true,
+    vtd_prefers_first_stage: true,
+    s390_window: S390Window::RegionsOfTable,
+    ..V6_12
+};
 const V7_3: Era = Era { isa_region: false, ..V7_2 };
 
 /// The behaviours of a kernel: of the newest one that is not newer.

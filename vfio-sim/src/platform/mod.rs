@@ -6,13 +6,19 @@
 //! state the results outright: that is a platform too ([`Stated`]). The rules are in spec 4.4.
 
 mod amd;
+mod dart;
 mod era;
+mod riscv;
+mod s390;
 mod smmu;
 mod stated;
 mod virtio;
 mod vtd;
 
 pub use amd::{AmdVi, Ivmd, IvmdDevices};
+pub use dart::Dart;
+pub use riscv::{RiscV, RiscVMode};
+pub use s390::{S390, S390Table};
 pub use smmu::{Rmr, Smmu};
 pub use stated::{Stated, Widths};
 pub use virtio::VirtioIommu;
@@ -35,6 +41,12 @@ pub enum Platform {
     Smmu(Smmu),
     /// virtio-iommu.
     Virtio(VirtioIommu),
+    /// Apple DART.
+    Dart(Dart),
+    /// s390.
+    S390(S390),
+    /// The RISC-V IOMMU.
+    RiscV(RiscV),
 }
 
 impl Platform {
@@ -46,6 +58,9 @@ impl Platform {
             Self::AmdVi(amd) => amd.iommu(era::of(kernel)),
             Self::Smmu(smmu) => smmu.iommu(cpu_page),
             Self::Virtio(virtio) => virtio.iommu(),
+            Self::Dart(dart) => dart.iommu(),
+            Self::S390(s390) => s390.iommu(era::of(kernel)),
+            Self::RiscV(riscv) => riscv.iommu(),
         }
     }
 
@@ -59,11 +74,23 @@ impl Platform {
         cpu_page: PageSize,
     ) -> Vec<ReservedRegion> {
         match self {
-            Self::Stated(_) => Vec::new(),
+            Self::Stated(_) | Self::RiscV(_) => Vec::new(),
             Self::Vtd(vtd) => vtd.regions(device, all, era::of(kernel)),
             Self::AmdVi(amd) => amd.regions(device, era::of(kernel)),
             Self::Smmu(smmu) => smmu.regions(device, cpu_page, era::of(kernel)),
             Self::Virtio(virtio) => virtio.regions(),
+            Self::Dart(dart) => dart.regions(cpu_page),
+            Self::S390(s390) => s390.regions(era::of(kernel)),
+        }
+    }
+
+    /// The first known kernel that has a driver for the IOMMU, and the release that brought it; `None`
+    /// if all have. Without a driver there are no groups.
+    pub fn first_kernel(&self) -> Option<(Kernel, &'static str)> {
+        match self {
+            Self::Dart(_) => Some((Kernel::V6_1, "5.15")),
+            Self::RiscV(_) => Some((Kernel::V7_2, "6.13")),
+            _ => None,
         }
     }
 
@@ -75,12 +102,16 @@ impl Platform {
             Self::AmdVi(amd) => amd.interrupt_remapping = false,
             Self::Smmu(smmu) => smmu.isolated_msi = false,
             Self::Virtio(virtio) => virtio.isolated_msi = false,
+            Self::Dart(dart) => dart.isolated_msi = false,
+            Self::RiscV(riscv) => riscv.isolated_msi = false,
+            // There is no s390 without.
+            Self::S390(_) => {}
         }
     }
 }
 
 /// The window in which every x86 platform takes writes for interrupts.
-fn x86_msi_window() -> ReservedRegion {
+pub(crate) fn x86_msi_window() -> ReservedRegion {
     ReservedRegion::new(0xfee0_0000, 0xfeef_ffff, RegionKind::Msi)
 }
 

@@ -31,8 +31,10 @@ impl Parser {
             source: "its header".to_owned(),
             page_size: PageSize::P4K,
             allow_unsafe_interrupts: false,
+            reserve_dma_masks: false,
             iommus: Vec::new(),
             groups: Vec::new(),
+            bridges: Vec::new(),
         };
         let trace = Trace {
             kernel: Kernel::NEWEST,
