@@ -388,7 +388,7 @@ impl Core {
     }
 
     /// What `iova` means to the devices of a group, as a walk of the page tables finds it.
-    pub(crate) fn translate(&self, group: GroupId, iova: Iova) -> Result<Translation, Miss> {
+    pub(crate) fn translation(&self, group: GroupId, iova: Iova) -> Result<Translation, Miss> {
         let mut state = self.lock();
         let type1 = state.type1().map_err(|_| Miss::NotAttached)?;
         if !type1.iommu_groups().any(|attached| attached.id == group) {

@@ -145,6 +145,25 @@ impl BusMaster {
         self.walk(iova, length, access, |_, _, _, _| Ok(()))
     }
 
+    /// The process addresses that an access would reach, in order: address and bytes of each piece.
+    /// A fault is logged.
+    ///
+    /// What is done with them afterwards is out of sight: UNMAP does not wait for it, as it does for
+    /// [`Self::read`] and [`Self::write`].
+    pub fn translate(
+        &self,
+        iova: Iova,
+        length: usize,
+        access: DmaAccess,
+    ) -> Result<Vec<(Vaddr, usize)>, DmaFault> {
+        let mut pieces = Vec::new();
+        self.access(iova, length, access, |_, at, _, bytes| {
+            pieces.push((at, bytes));
+            Ok(())
+        })?;
+        Ok(pieces)
+    }
+
     fn access(
         &self,
         iova: Iova,
@@ -179,8 +198,7 @@ impl BusMaster {
             let translation = match iotlb.find(at) {
                 Some(translation) => translation,
                 None => {
-                    let found =
-                        self.translate(at).map_err(|cause| self.fault(at, access, cause))?;
+                    let found = self.look_up(at).map_err(|cause| self.fault(at, access, cause))?;
                     iotlb.insert(found)
                 }
             };
@@ -223,11 +241,11 @@ impl BusMaster {
     }
 
     /// Asks the container, as an IOTLB miss walks the page tables.
-    fn translate(&self, iova: Iova) -> Result<Translation, FaultCause> {
+    fn look_up(&self, iova: Iova) -> Result<Translation, FaultCause> {
         let group = self.group.id;
         let iommu = self.group.iommu().ok_or(FaultCause::NoIommu { group })?;
         let container = self.group.bus.container().ok_or(FaultCause::NotAttached { group })?;
-        container.translate(group, iova).map_err(|miss| match miss {
+        container.translation(group, iova).map_err(|miss| match miss {
             Miss::NotAttached => FaultCause::NotAttached { group },
             Miss::Unmapped(removal) => FaultCause::Unmapped(removal),
             Miss::NeverMapped => self.never_mapped(iova, iommu.aperture()),
