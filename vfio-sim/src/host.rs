@@ -17,7 +17,7 @@ use crate::platform::Platform;
 use crate::policy::out_of_reach;
 
 /// A machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Host {
     /// A short name.
     pub name: String,
@@ -41,7 +41,7 @@ pub struct Host {
 }
 
 /// An IOMMU of a host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HostIommu {
     /// The name that groups refer to it by.
     pub name: String,
@@ -50,7 +50,7 @@ pub struct HostIommu {
 }
 
 /// A group of a host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HostGroup {
     /// Its number.
     pub number: u32,
@@ -72,7 +72,7 @@ pub enum HostGroupKind {
 }
 
 /// A device of a host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HostDevice {
     /// Its PCI address, or its UUID if it is an emulated one.
     pub name: String,
@@ -191,7 +191,7 @@ impl Host {
         group.devices.iter().map(regions).collect()
     }
 
-    fn devices(&self) -> impl Iterator<Item = &HostDevice> {
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &HostDevice> {
         self.groups.iter().flat_map(|group| group.devices.iter())
     }
 

@@ -9,9 +9,9 @@ use toml::Spanned;
 use vfio_type1::{IovaRange, Kernel};
 
 use crate::host::age;
-use crate::host_file::{HostFileError, MAX_FILE, Problem, read_limited};
 use crate::layout::{Expectation, Layout, RangeKind, Step, Type1, WantedRange, parse_mappable};
 use crate::number::{Number, Text};
+use crate::toml_file::{self, FileError, Problem};
 use crate::verdict::Verdict;
 
 #[derive(Deserialize)]
@@ -60,21 +60,13 @@ impl FromStr for Kind {
 }
 
 /// Reads a layout file.
-pub fn load(path: &Path) -> Result<Layout, HostFileError> {
-    let file = path.display().to_string();
-    let text = read_limited(path, MAX_FILE)
-        .map_err(|error| HostFileError::Unreadable { file: file.clone(), error })?;
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    parse(&name, &file, &text)
+pub fn load(path: &Path) -> Result<Layout, FileError> {
+    toml_file::load(path, parse)
 }
 
 /// Parses the text of a layout file. `name` becomes the layout's, `file` stands in errors.
-pub fn parse(name: &str, file: &str, text: &str) -> Result<Layout, HostFileError> {
-    let invalid = |problem: Problem| problem.in_file(file, text);
-    let parsed: File = toml::from_str(text).map_err(|error| {
-        invalid(Problem { span: error.span(), text: error.message().replace('\n', "; ") })
-    })?;
-    let layout = build(parsed).map_err(invalid)?;
+pub fn parse(name: &str, file: &str, text: &str) -> Result<Layout, FileError> {
+    let layout = toml_file::parse(file, text, build)?;
     Ok(Layout { name: name.to_owned(), ..layout })
 }
 

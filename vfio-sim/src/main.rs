@@ -2,18 +2,24 @@
 //! The `vfio-sim` tool: arguments in, text and an exit status out.
 #![forbid(unsafe_code)]
 
+#[path = "main/check.rs"]
+mod check;
+#[path = "main/files.rs"]
+mod files;
+#[path = "main/replay.rs"]
+mod replay;
+#[path = "main/show.rs"]
+mod show;
+
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use vfio_sim::assign::Selection;
-use vfio_sim::check;
 use vfio_sim::host::Host;
 use vfio_sim::layout::{self, Layout};
-use vfio_sim::replay::{Difference, Outcome, replay};
-use vfio_sim::trace::Trace;
-use vfio_sim::{dma_api, hosts, junit, layouts, matrix, show, svg};
+use vfio_sim::{hosts, layouts};
 use vfio_type1::Kernel;
 
 /// Which DMA mappings a Linux host accepts, and why it refuses the others.
@@ -31,18 +37,28 @@ enum Command {
     /// List the layouts that are known by name: public reports of programs that failed.
     Layouts,
     /// Show a host's groups, reserved regions and valid IOVA ranges, with a drawing.
-    Show(ShowArguments),
+    Show(show::ShowArguments),
     /// Check whether a layout can be mapped on a host, and if not, why and what would fit.
     ///
     /// Groups that cannot be assigned are passed over. Exit status: 0 if all ranges fit in all other
     /// groups, 1 if some are refused or no group can be assigned, 2 for bad usage or input. In a table,
     /// hosts with nothing to assign do not count. If the layout says what it expects, 0 if it comes so
     /// everywhere, and 1 if not.
-    Check(CheckArguments),
+    Check(check::CheckArguments),
+    /// Write the files that programs read on a host: /sys, /dev/vfio and some of /proc.
+    ///
+    /// The boot log comes with them, as DIR/dmesg. Nodes under dev/vfio are empty files. Exit
+    /// status: 0, or 2 for bad usage or input.
+    Render(files::RenderArguments),
+    /// Write the host file of a machine, from its /sys or from a copy of it.
+    ///
+    /// What could not be read or had to be assumed is told on stderr, and in the file. Exit
+    /// status: 0, or 2 if the machine has no groups or cannot be described.
+    Capture(files::CaptureArguments),
     /// Run recordings of a real kernel on the emulator and compare the answers.
     ///
     /// Exit status: 0 without differences, 1 with some, 2 if a recording cannot be read.
-    Replay(ReplayArguments),
+    Replay(replay::ReplayArguments),
 }
 
 #[derive(Args)]
@@ -59,63 +75,6 @@ struct ViewArguments {
     /// Print JSON. Addresses are strings, since many JSON readers lose the low bits of numbers.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Args)]
-struct ShowArguments {
-    /// A known host (see `vfio-sim hosts`) or a host file in TOML.
-    host: String,
-    /// Show which addresses the kernel's own DMA API uses, beside those that VFIO maps for each group.
-    #[arg(long)]
-    dma_api: bool,
-    #[command(flatten)]
-    options: ViewArguments,
-    /// Draw the address spaces as SVG into a file; - is the standard output.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "dma_api"])]
-    svg: Option<PathBuf>,
-    /// With --svg: ranges to draw beside the address spaces, written as for `check`.
-    #[arg(value_name = "RANGE", requires = "svg")]
-    ranges: Vec<String>,
-}
-
-#[derive(Args)]
-#[command(override_usage = "vfio-sim check [OPTIONS] HOST RANGE...\n       \
-                            vfio-sim check [OPTIONS] --all-hosts RANGE...\n       \
-                            vfio-sim check [OPTIONS] --layout LAYOUT HOST")]
-struct CheckArguments {
-    /// A known host (see `vfio-sim hosts`) or a host file in TOML; none with --all-hosts. Then what to
-    /// map: [NAME=]FIRST+SIZE or [NAME=]FIRST-LAST, both ends included. Numbers are decimal or 0x
-    /// hexadecimal, with K, M, G, T or P. A range whose NAME begins with bar stays whole where another
-    /// place is suggested; one that begins with rom is read-only.
-    #[arg(required_unless_present = "all_hosts", value_name = "HOST RANGE")]
-    host_and_ranges: Vec<String>,
-    /// A known layout (see `vfio-sim layouts`) or a layout file in TOML, instead of ranges.
-    #[arg(long, value_name = "LAYOUT")]
-    layout: Option<String>,
-    /// Write the verdicts as JUnit XML too.
-    #[arg(long, value_name = "FILE")]
-    junit: Option<PathBuf>,
-    #[command(flatten)]
-    options: ViewArguments,
-    /// Check on every known host, and print a table.
-    #[arg(long, conflicts_with = "devices")]
-    all_hosts: bool,
-    /// Check under every kernel, and print a table.
-    #[arg(long, conflicts_with_all = ["kernel", "devices"])]
-    all_kernels: bool,
-}
-
-#[derive(Args)]
-struct ReplayArguments {
-    /// Recordings, plain or compressed (.xz).
-    #[arg(required = true, value_name = "TRACE")]
-    traces: Vec<PathBuf>,
-    /// Replay as this kernel instead of the one that was recorded.
-    #[arg(long)]
-    kernel: Option<String>,
-    /// How many differences to print.
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    differences: usize,
 }
 
 /// Why a command ends early.
@@ -149,9 +108,11 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Hosts => list_hosts(&mut out),
         Command::Layouts => list_layouts(&mut out),
-        Command::Show(arguments) => run_show(&arguments, &mut out),
-        Command::Check(arguments) => run_check(&arguments, &mut out),
-        Command::Replay(arguments) => run_replay(&arguments, &mut out),
+        Command::Show(arguments) => show::run(&arguments, &mut out),
+        Command::Check(arguments) => check::run(&arguments, &mut out),
+        Command::Render(arguments) => files::render(&arguments),
+        Command::Capture(arguments) => files::capture(&arguments, &mut out),
+        Command::Replay(arguments) => replay::run(&arguments, &mut out),
     };
     let stop = match result.and_then(|code| Ok(out.flush().map(|()| code)?)) {
         Ok(code) => return code,
@@ -218,60 +179,18 @@ impl ViewArguments {
     }
 }
 
-fn run_show(arguments: &ShowArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
-    let options = &arguments.options;
-    let mut host = hosts::find(&arguments.host).map_err(Stop::bad)?;
-    host.reserve_dma_masks |= options.reserve_dma_masks;
-    let selection = options.selection(&host)?;
-    if arguments.dma_api {
-        return show_dma_api(&host, options, selection.as_ref(), out);
+/// The layout of that name or file, or of these ranges; `None` if neither is given.
+fn find_layout(name: Option<&str>, ranges: &[String]) -> Result<Option<Layout>, Stop> {
+    match (name, ranges) {
+        (None, []) => Ok(None),
+        (None, ranges) => layout::parse_ranges(ranges).map(Layout::plain).map(Some),
+        (Some(name), []) => return layouts::find(name).map(Some).map_err(Stop::bad),
+        (Some(_), [range, ..]) => {
+            let text = format!("--layout and \"{range}\" exclude each other; give one");
+            return Err(Stop::BadInput(text));
+        }
     }
-    let picture = match &arguments.svg {
-        Some(path) => Some((path, arguments.report(&host, selection.as_ref())?)),
-        None => None,
-    };
-    let show = show::show(&host, options.kernel()?, selection).map_err(Stop::bad)?;
-    match picture {
-        Some((path, report)) => write_svg(path, &svg::render(&show, report.as_ref()), out)?,
-        None if options.json => write_json(&show, out)?,
-        None => out.write_all(show::render(&show).as_bytes())?,
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn show_dma_api(
-    host: &Host,
-    options: &ViewArguments,
-    selection: Option<&Selection<'_>>,
-    out: &mut impl Write,
-) -> Result<ExitCode, Stop> {
-    let report = dma_api::report(host, options.kernel()?, selection).map_err(Stop::bad)?;
-    match options.json {
-        true => write_json(&report, out)?,
-        false => out.write_all(dma_api::render(&report).as_bytes())?,
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-impl ShowArguments {
-    /// What the kernel says to the ranges, if there are some.
-    fn report(
-        &self,
-        host: &Host,
-        selection: Option<&Selection<'_>>,
-    ) -> Result<Option<check::Report>, Stop> {
-        let layout = Layout::plain(layout::parse_ranges(&self.ranges).map_err(Stop::bad)?);
-        let kernel = self.options.kernel()?;
-        let check = || check::check(host, kernel, selection, &layout).map_err(Stop::bad);
-        (!self.ranges.is_empty()).then(check).transpose()
-    }
-}
-
-fn write_svg(path: &Path, text: &str, out: &mut impl Write) -> Result<(), Stop> {
-    match path == Path::new("-") {
-        true => Ok(out.write_all(text.as_bytes())?),
-        false => write_file(path, text),
-    }
+    .map_err(Stop::bad)
 }
 
 fn write_file(path: &Path, text: &str) -> Result<(), Stop> {
@@ -279,155 +198,7 @@ fn write_file(path: &Path, text: &str) -> Result<(), Stop> {
     std::fs::write(path, text).map_err(cannot)
 }
 
-fn run_check(arguments: &CheckArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
-    let (hosts, layout) = arguments.hosts_and_layout()?;
-    let good = match &hosts[..] {
-        [host] if !arguments.all_kernels && !arguments.all_hosts => {
-            check_one(arguments, host, &layout, out)?
-        }
-        _ => check_matrix(arguments, &hosts, &layout, out)?,
-    };
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
-}
-
-impl CheckArguments {
-    /// The hosts to check on, and what to check.
-    fn hosts_and_layout(&self) -> Result<(Vec<Host>, Layout), Stop> {
-        let (mut hosts, ranges): (Vec<Host>, _) = match &self.host_and_ranges[..] {
-            ranges if self.all_hosts => {
-                (hosts::known().collect::<Result<_, _>>().map_err(Stop::bad)?, ranges)
-            }
-            [host, ranges @ ..] => (vec![hosts::find(host).map_err(Stop::bad)?], ranges),
-            [] => (Vec::new(), &[][..]),
-        };
-        for host in &mut hosts {
-            host.reserve_dma_masks |= self.options.reserve_dma_masks;
-        }
-        Ok((hosts, self.layout_of(ranges)?))
-    }
-
-    fn layout_of(&self, ranges: &[String]) -> Result<Layout, Stop> {
-        let bad = |text: String| Err(Stop::BadInput(text));
-        match (&self.layout, ranges) {
-            (None, []) => {
-                bad("nothing to check; write FIRST+SIZE or FIRST-LAST, or --layout LAYOUT".into())
-            }
-            (None, ranges) => layout::parse_ranges(ranges).map(Layout::plain).map_err(Stop::bad),
-            (Some(layout), []) => layouts::find(layout).map_err(Stop::bad),
-            (Some(_), [range, ..]) => {
-                bad(format!("--layout and \"{range}\" exclude each other; give one"))
-            }
-        }
-    }
-
-    fn write_junit<'a>(
-        &self,
-        layout: &Layout,
-        reports: impl IntoIterator<Item = &'a check::Report>,
-    ) -> Result<(), Stop> {
-        let Some(path) = &self.junit else { return Ok(()) };
-        let name = if layout.name.is_empty() { "vfio-sim check" } else { &layout.name };
-        let xml = junit::render(name, reports).map_err(Stop::bad)?;
-        write_file(path, &xml)
-    }
-}
-
-fn check_one(
-    arguments: &CheckArguments,
-    host: &Host,
-    layout: &Layout,
-    out: &mut impl Write,
-) -> Result<bool, Stop> {
-    let options = &arguments.options;
-    let selection = options.selection(host)?;
-    let kernel = options.kernel()?;
-    let report = check::check(host, kernel, selection.as_ref(), layout).map_err(Stop::bad)?;
-    arguments.write_junit(layout, [&report])?;
-    match options.json {
-        true => write_json(&report, out)?,
-        false => out.write_all(check::render(&report).as_bytes())?,
-    }
-    Ok(report.is_good())
-}
-
-fn check_matrix(
-    arguments: &CheckArguments,
-    hosts: &[Host],
-    layout: &Layout,
-    out: &mut impl Write,
-) -> Result<bool, Stop> {
-    let one_kernel = [arguments.options.kernel()?];
-    let kernels = if arguments.all_kernels { &Kernel::ALL[..] } else { &one_kernel[..] };
-    let matrix = matrix::check_all(hosts, kernels, layout).map_err(Stop::bad)?;
-    arguments.write_junit(layout, matrix.reports())?;
-    match arguments.options.json {
-        true => write_json(&matrix.reports().collect::<Vec<_>>(), out)?,
-        false => out.write_all(matrix.render().as_bytes())?,
-    }
-    Ok(matrix.is_good())
-}
-
 fn write_json(value: &impl serde::Serialize, out: &mut impl Write) -> Result<(), Stop> {
     let text = serde_json::to_string_pretty(value).map_err(Stop::bad)?;
     Ok(writeln!(out, "{text}")?)
-}
-
-/// A recording that cannot be read does not keep the others from being replayed.
-fn run_replay(arguments: &ReplayArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
-    let kernel: Option<Kernel> =
-        arguments.kernel.as_deref().map(str::parse).transpose().map_err(Stop::bad)?;
-    let (mut traces, mut calls, mut differences, mut unreadable) = (0, 0, 0, false);
-    for path in &arguments.traces {
-        let file = path.display().to_string();
-        let outcome = match replay_file(path, kernel) {
-            Ok(outcome) => outcome,
-            Err(problem) => {
-                complain(&format!("{file}: {problem}"));
-                unreadable = true;
-                continue;
-            }
-        };
-        for note in &outcome.notes {
-            writeln!(out, "{file}: note: {note}")?;
-        }
-        let left = arguments.differences.saturating_sub(differences);
-        for difference in outcome.differences.iter().take(left) {
-            write_difference(&file, difference, out)?;
-        }
-        traces += 1;
-        calls += outcome.calls;
-        differences += outcome.differences.len();
-    }
-    if differences > arguments.differences {
-        let more = differences - arguments.differences;
-        writeln!(out, "{more} more differences not shown; see --differences")?;
-    }
-    if traces > 0 {
-        writeln!(out, "{traces} traces, {calls} calls, {differences} differences")?;
-    }
-    Ok(match (unreadable, differences) {
-        (true, _) => ExitCode::from(BAD_INPUT),
-        (false, 0) => ExitCode::SUCCESS,
-        (false, _) => ExitCode::from(REFUSED),
-    })
-}
-
-fn replay_file(path: &Path, kernel: Option<Kernel>) -> Result<Outcome, String> {
-    let trace = Trace::load(path).map_err(|error| error.to_string())?;
-    replay(&trace, kernel.unwrap_or(trace.kernel)).map_err(|error| error.to_string())
-}
-
-fn write_difference(
-    file: &str,
-    difference: &Difference,
-    out: &mut impl Write,
-) -> std::io::Result<()> {
-    let Difference { line, call, kernel, emulator, rule } = difference;
-    writeln!(out, "{file}:{line}: {call}")?;
-    writeln!(out, "  kernel:   {kernel}")?;
-    writeln!(out, "  emulator: {emulator}")?;
-    match rule {
-        Some(rule) => writeln!(out, "  rule:     {rule}"),
-        None => Ok(()),
-    }
 }

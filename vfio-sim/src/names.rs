@@ -24,6 +24,12 @@ pub(crate) fn iommu_driver(kind: &str) -> Result<IommuDriver, String> {
     })
 }
 
+/// The name of a driver. Host files refuse what one that is not known gets.
+pub(crate) fn iommu_driver_name(driver: IommuDriver) -> &'static str {
+    let known = DRIVERS.iter().find(|(_, known)| *known == driver);
+    known.map_or("unknown", |(name, _)| name)
+}
+
 /// Whether a device name is a UUID, as emulated devices have.
 pub(crate) fn is_uuid(name: &str) -> bool {
     let lengths = name.split('-').map(str::len);

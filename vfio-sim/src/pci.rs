@@ -47,10 +47,36 @@ pub enum BarKind {
     },
 }
 
+impl Bar {
+    /// What keeps it from being a BAR: its size, its place, or its width.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let range = self.range;
+        let size = range.size().filter(|size| size.is_power_of_two());
+        if !size.is_some_and(|size| range.first().0.is_multiple_of(size)) {
+            return Err(format!("{range} is no power of two in size, or not at a multiple of it"));
+        }
+        let wide = matches!(self.kind, BarKind::Memory { wide: true, .. });
+        if !wide && range.last().0 > u64::from(u32::MAX) {
+            return Err(format!("{range} needs 64-bit to lie above 4G"));
+        }
+        Ok(())
+    }
+}
+
 impl BarKind {
     /// How many registers it takes.
     pub fn registers(self) -> u8 {
         if matches!(self, Self::Memory { wide: true, .. }) { 2 } else { 1 }
+    }
+
+    /// The low bits of the register, which say what it is (PCI Local Bus 3.0, 6.2.5.1).
+    pub(crate) fn register_flags(self) -> u32 {
+        match self {
+            Self::Io => 0x1,
+            Self::Memory { wide, prefetchable } => {
+                (if wide { 0x4 } else { 0 }) | (if prefetchable { 0x8 } else { 0 })
+            }
+        }
     }
 }
 
@@ -65,6 +91,11 @@ impl PciFunction {
     /// and displays, whose drivers no longer need what the firmware did with it.
     pub(crate) fn lets_go_of_rmrrs(&self) -> bool {
         self.class.is_some_and(|class| class >> 8 == 0x0c03 || class >> 16 == 0x03)
+    }
+
+    /// Whether it is a bridge to another PCI bus.
+    pub(crate) fn is_bridge(&self) -> bool {
+        self.buses.is_some() || self.class.is_some_and(|class| class >> 8 == 0x0604)
     }
 
     /// Whether it is a bridge to an ISA bus.

@@ -198,3 +198,30 @@ fn replay_exits_by_its_differences() {
         assert_eq!(text.matches(part).count(), 1, "{part} in\n{text}");
     }
 }
+
+#[test]
+fn a_rendered_host_is_captured_into_a_file_that_show_takes() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("render");
+    let _ = std::fs::remove_dir_all(&directory);
+    let tree = directory.join("tree").display().to_string();
+    let rendered = run(&["render", "lx2160a", &tree, "--kernel", "6.12"]);
+    assert_eq!(rendered.status.code(), Some(0));
+    assert_eq!(stdout(&rendered), "");
+    bad_input(&["render", "lx2160a", &tree], "is not empty");
+    let host = directory.join("mine.toml").display().to_string();
+    let captured = run(&["capture", "--root", &tree, "-o", &host]);
+    assert_eq!(captured.status.code(), Some(0));
+    assert_eq!(stdout(&captured), "");
+    let shown = run(&["show", &host, "--kernel", "6.12"]);
+    assert!(stdout(&shown).contains("0x1000000..0x10ffffff"), "{}", stdout(&shown));
+}
+
+#[test]
+fn what_cannot_be_captured_says_what_to_do() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("capture");
+    std::fs::create_dir_all(directory.join("sys/kernel")).unwrap();
+    let root = directory.display().to_string();
+    bad_input(&["capture", "--root", &root], "sys/kernel");
+    let log = ["capture", "--root", &root, "--log", "no-such-log"];
+    bad_input(&log, "no-such-log: cannot read the log: there is no such file");
+}

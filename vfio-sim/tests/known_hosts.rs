@@ -116,17 +116,15 @@ const EXPECTED: &[(&str, &str, &str, &str)] = &[
     ("intel-xeon-48", "0000:00:14.0", "5.10", X86_48),
     ("intel-xeon-48", "0000:01:00.0", "2018-v6", X86_48),
     ("intel-xeon-57", "0000:01:00.0", "2018-v6", X86_57),
+    ("intel-fs-47", "0000:01:00.0", "2018-v6", X86_48),
+    ("intel-fs-47", "0000:01:00.0", "5.10", "0x0..0xfedfffff 0xfef00000..0x7fffffffffff"),
     ("intel-fs-47", "0000:01:00.0", "6.1", X86_48),
     ("intel-fs-47", "0000:01:00.0", "7.2", "0x0..0xfedfffff 0xfef00000..0x7fffffffffff"),
-    ("intel-fs-56", "0000:01:00.0", "6.1", "0x0..0xfedfffff 0xfef00000..0xffffffffffffff"),
+    ("intel-fs-56", "0000:01:00.0", "2018-v6", X86_57),
+    ("intel-fs-56", "0000:01:00.0", "5.10", "0x0..0xfedfffff 0xfef00000..0xffffffffffffff"),
     ("hp-proliant-rmrr", "0000:03:00.0", "2018-v6", NO_DEVICE),
     ("amd-57", "0000:01:00.0", "2018-v6", AMD_64),
-    (
-        "amd-57",
-        "0000:01:00.0",
-        "7.2",
-        "0x0..0xfedfffff 0xfef00000..0xfcffffffff 0x10000000000..0x1ffffffffffffff",
-    ),
+    ("amd-57", "0000:01:00.0", "7.2", AMD_57),
     ("amd-64", "0000:01:00.0", "2018-v6", AMD_64),
     ("amd-no-hole", "0000:01:00.0", "2018-v6", AMD_64),
     ("amd-no-hole", "0000:01:00.0", "7.2", X86_48),
@@ -138,6 +136,8 @@ const EXPECTED: &[(&str, &str, &str, &str)] = &[
         "6.12",
         "0x0..0xfedfffff 0xfef00000..0xfcffffffff 0x10000000000..0x7fffffffffff",
     ),
+    ("amd-v2-56", "0000:01:00.0", "2018-v6", AMD_64),
+    ("amd-v2-56", "0000:01:00.0", "6.1", AMD_48),
     (
         "amd-v2-56",
         "0000:01:00.0",
@@ -166,6 +166,8 @@ const EXPECTED: &[(&str, &str, &str, &str)] = &[
     ),
     ("apple-dart-t8103", "0000:01:00.0", "2018-v6", NO_DEVICE),
     ("apple-dart-t8103", "0000:01:00.0", "6.1", "0x0..0xffffbfff"),
+    ("apple-dart-t8110", "0000:01:00.0", "2018-v6", NO_DEVICE),
+    ("apple-dart-t8110", "0000:01:00.0", "6.1", "0x0..0xffffbfff 0x100000000..0x3ffffffffff"),
     ("s390-zpci", "0000:00:00.0", "2018-v6", "0x100000000..0x4ffffffff"),
     ("riscv-sv39", "0000:01:00.0", "2018-v6", NO_DEVICE),
     ("riscv-sv39", "0000:01:00.0", "7.2", "0x0..0x3fffffffff"),
@@ -178,6 +180,7 @@ const X86_39: &str = "0x0..0xfedfffff 0xfef00000..0x7fffffffff";
 const X86_48: &str = "0x0..0xfedfffff 0xfef00000..0xffffffffffff";
 const X86_57: &str = "0x0..0xfedfffff 0xfef00000..0x1ffffffffffffff";
 const AMD_48: &str = "0x0..0xfedfffff 0xfef00000..0xfcffffffff 0x10000000000..0xffffffffffff";
+const AMD_57: &str = "0x0..0xfedfffff 0xfef00000..0xfcffffffff 0x10000000000..0x1ffffffffffffff";
 const AMD_64: &str = "0x0..0xfedfffff 0xfef00000..0xfcffffffff 0x10000000000..0xffffffffffffffff";
 const AMD_IVMD: &str = "0x0..0x3fffffff 0x40100000..0xfedfffff 0xfef00000..0xfcffffffff \
                         0x10000000000..0xffffffffffffffff";
@@ -226,6 +229,7 @@ fn page_sizes_follow_cpu_and_hardware() {
     let nic = "0000:01:00.0";
     assert_eq!(of("smmu-64k", Kernel::V7_3, nic), 0x2001_0000);
     assert_eq!(of("smmuv3-52", Kernel::V7_3, nic), 0x400_2001_0000);
+    assert_eq!(of("amd-v2-47", Kernel::V6_12, nic), 0xf_ff7f_ffff_f000);
     assert_eq!(of("amd-v2-47", Kernel::V7_3, nic), 0x4020_1000);
     assert_eq!(of("apple-dart-t8103", Kernel::V7_3, nic), 0x4000);
     assert_eq!(of("s390-zpci", Kernel::V6_1, "0000:00:00.0"), !0xfff);

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a host file says of PCI host bridges.
 
-use toml::Spanned;
 use vfio_type1::IovaRange;
 
-use super::Problem;
 use super::pci::buses;
 use super::schema::{Bridge, RangeText};
 use crate::number::Text;
 use crate::pci::HostBridge;
+use crate::toml_file::Problem;
 
 /// Host bridges of one segment share its buses, so no bus may have two.
 pub(super) fn host_bridges(facts: &[Bridge]) -> Result<Vec<HostBridge>, Problem> {
@@ -20,7 +19,7 @@ pub(super) fn host_bridges(facts: &[Bridge]) -> Result<Vec<HostBridge>, Problem>
             let problem = format!(
                 "two host bridges have bus {bus:02x} of segment {segment:04x}; give each its buses"
             );
-            return Err(Problem { span: facts.buses.as_ref().map(Spanned::span), text: problem });
+            return Err(Problem::maybe_at(facts.buses.as_ref(), problem));
         }
         bridges.push(bridge);
     }

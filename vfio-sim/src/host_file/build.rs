@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use toml::Spanned;
 use vfio_type1::PageSize;
 
-use super::Problem;
 use super::bridge::host_bridges;
 use super::facts::{platform, scopes};
 use super::pci::function;
@@ -14,23 +13,17 @@ use super::region::parse_region;
 use super::schema::{Device, File, Group, GroupKind, Iommu};
 use crate::host::{Host, HostDevice, HostGroup, HostGroupKind, HostIommu};
 use crate::names::{is_pci_address, is_uuid};
+use crate::number::Number;
+use crate::toml_file::Problem;
 
 pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
-    let page_size = match &file.page_size {
-        None => PageSize::P4K,
-        Some(size) => PageSize::new(size.get_ref().0)
-            .filter(|page| *page >= PageSize::P4K)
-            .ok_or_else(|| {
-                let size = size.get_ref().0;
-                let problem = format!("page-size {size:#x} is not a power of two from 4K up");
-                Problem { span: file.page_size.as_ref().map(Spanned::span), text: problem }
-            })?,
-    };
+    let page_size = file.page_size.as_ref().map_or(Ok(PageSize::P4K), page_size)?;
     let mut iommus = Iommus::default();
     for iommu in &file.iommu {
         iommus.add(iommu, page_size)?;
     }
-    let scopes: Vec<Spanned<String>> = file.iommu.iter().flat_map(scopes).collect();
+    let scopes: Vec<Spanned<String>> =
+        file.iommu.iter().flat_map(|iommu| scopes(iommu.get_ref())).collect();
     let mut groups = Groups::default();
     for group in file.group {
         groups.add(group, &iommus)?;
@@ -53,14 +46,22 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
     })
 }
 
+fn page_size(size: &Spanned<Number>) -> Result<PageSize, Problem> {
+    let page = PageSize::new(size.get_ref().0).filter(|page| *page >= PageSize::P4K);
+    page.ok_or_else(|| {
+        let size_given = size.get_ref().0;
+        Problem::at(size, format!("page-size {size_given:#x} is not a power of two from 4K up"))
+    })
+}
+
 #[derive(Default)]
 struct Iommus {
     list: Vec<HostIommu>,
 }
 
 impl Iommus {
-    fn add(&mut self, iommu: &Iommu, cpu_page: PageSize) -> Result<(), Problem> {
-        let name = match &iommu.name {
+    fn add(&mut self, iommu: &Spanned<Iommu>, cpu_page: PageSize) -> Result<(), Problem> {
+        let name = match &iommu.get_ref().name {
             None => format!("iommu{}", self.list.len()),
             Some(name) if self.position(name.get_ref()).is_some() => {
                 let problem = format!("two IOMMUs have the name \"{}\"", name.get_ref());

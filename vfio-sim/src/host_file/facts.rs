@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a host file says of an IOMMU: facts, or results stated outright.
 
-use std::ops::Range;
-
 use toml::Spanned;
-use vfio_type1::{IovaRange, Kernel, PageSize, PageSizes, RegionKind};
+use vfio_type1::{Iova, IovaRange, Kernel, PageSize, PageSizes, RegionKind};
 
-use super::Problem;
 use super::region::parse_region;
 use super::schema::{
     AmdFacts, DartFacts, Iommu, IvmdFacts, Mode, Newer, RiscVFacts, RmrFacts, S390Facts, SmmuFacts,
@@ -15,44 +12,45 @@ use super::schema::{
 use crate::host::age;
 use crate::number::Number;
 use crate::platform::{
-    AmdVi, Dart, Ivmd, IvmdDevices, Platform, RiscV, RiscVMode, Rmr, Rmrr, S390, S390Table, Smmu,
-    Stated, VirtioIommu, Vtd, Widths,
+    AmdVi, Dart, ExtendedCapability, Ivmd, IvmdDevices, Platform, RiscV, RiscVMode, Rmr, Rmrr,
+    S390, S390Table, Smmu, Stated, VirtioIommu, Vtd, Widths,
 };
+use crate::toml_file::Problem;
 
 /// What is known of an IOMMU. Facts and results exclude each other: both could not be true of every
 /// kernel.
-pub(super) fn platform(iommu: &Iommu, cpu_page: PageSize) -> Result<Platform, Problem> {
-    let wrong = |text: &str| Err(Problem { span: place(iommu), text: text.to_owned() });
-    let states = iommu.aperture.is_some() || iommu.page_sizes.is_some() || !iommu.from.is_empty();
-    let facts: Vec<Result<Platform, Problem>> = [
+pub(super) fn platform(iommu: &Spanned<Iommu>, cpu_page: PageSize) -> Result<Platform, Problem> {
+    let wrong = |text: &str| Err(Problem::at(iommu, text));
+    let said = iommu.get_ref();
+    let states = said.aperture.is_some() || said.page_sizes.is_some() || !said.from.is_empty();
+    let mut facts = facts(said, cpu_page);
+    match (facts.pop(), facts.is_empty()) {
+        (None, _) => stated(iommu).map(Platform::Stated),
+        (Some(_), _) if states || said.driver.is_some() => {
+            wrong("facts (such as [iommu.vtd]) and stated results exclude each other; keep one")
+        }
+        (Some(_), false) => {
+            wrong("an IOMMU has facts of one platform only; write an [[iommu]] for each")
+        }
+        (Some(platform), true) => platform,
+    }
+}
+
+/// The platform of each set of facts; there should be one at the most.
+fn facts(iommu: &Iommu, cpu_page: PageSize) -> Vec<Result<Platform, Problem>> {
+    [
         iommu.vtd.as_ref().map(|facts| vtd(facts).map(Platform::Vtd)),
         iommu.amd.as_ref().map(|facts| amd(facts).map(Platform::AmdVi)),
         iommu.smmuv3.as_ref().map(|facts| smmu(facts, true).map(Platform::Smmu)),
         iommu.smmuv2.as_ref().map(|facts| smmu(facts, false).map(Platform::Smmu)),
         iommu.virtio.as_ref().map(|facts| virtio(facts).map(Platform::Virtio)),
         iommu.dart.as_ref().map(|facts| dart(facts, cpu_page).map(Platform::Dart)),
-        iommu.s390.as_ref().map(|facts| Ok(Platform::S390(s390(facts)))),
+        iommu.s390.as_ref().map(|facts| s390(facts).map(Platform::S390)),
         iommu.riscv.as_ref().map(|facts| Ok(Platform::RiscV(riscv(facts)))),
     ]
     .into_iter()
     .flatten()
-    .collect();
-    let count = facts.len();
-    match facts.into_iter().next() {
-        None => stated(iommu).map(Platform::Stated),
-        Some(_) if states || iommu.driver.is_some() => {
-            wrong("facts (such as [iommu.vtd]) and stated results exclude each other; keep one")
-        }
-        Some(_) if count > 1 => {
-            wrong("an IOMMU has facts of one platform only; write an [[iommu]] for each")
-        }
-        Some(platform) => platform,
-    }
-}
-
-/// Where an IOMMU's table begins to say something.
-fn place(iommu: &Iommu) -> Option<Range<usize>> {
-    iommu.driver.as_ref().map(Spanned::span).or(iommu.name.as_ref().map(Spanned::span))
+    .collect()
 }
 
 /// The devices that firmware tables name, where the file names them.
@@ -64,11 +62,10 @@ pub(super) fn scopes(iommu: &Iommu) -> Vec<Spanned<String>> {
     rmrrs.chain(ivmds.flatten()).chain(rmrs).cloned().collect()
 }
 
-fn stated(iommu: &Iommu) -> Result<Stated, Problem> {
-    let missing = |field: &str| Problem {
-        span: place(iommu),
-        text: format!("an [[iommu]] without facts needs {field}"),
-    };
+fn stated(iommu: &Spanned<Iommu>) -> Result<Stated, Problem> {
+    let missing =
+        |field: &str| Problem::at(iommu, format!("an [[iommu]] without facts needs {field}"));
+    let iommu = iommu.get_ref();
     let driver = iommu.driver.as_ref().ok_or_else(|| missing("driver"))?.get_ref().0.0;
     let aperture = iommu.aperture.as_ref().ok_or_else(|| missing("aperture"))?.0.0;
     let sizes = iommu.page_sizes.as_ref().ok_or_else(|| missing("page-sizes"))?;
@@ -107,13 +104,13 @@ fn newer(widths: Widths, changes: &[Newer]) -> Result<Vec<(Kernel, Widths)>, Pro
 }
 
 fn vtd(facts: &VtdFacts) -> Result<Vtd, Problem> {
-    let extended_capability = facts.extended_capability.map_or(0, |register| register.0);
+    let extended = facts.extended_capability.as_ref().map(|register| register.get_ref().0);
     let unit = Vtd {
         capability: facts.capability.get_ref().0,
-        extended_capability,
-        scalable_mode: scalable_mode(facts, extended_capability)?,
-        snoop_control: snoop_control(facts)?,
-        interrupt_remapping: facts.interrupt_remapping,
+        extended_capability: extended.unwrap_or(0),
+        scalable_mode: facts.scalable_mode.as_ref().is_some_and(|mode| *mode.get_ref()),
+        snoop_control: snoop_control(facts, extended.map(ExtendedCapability))?,
+        interrupt_remapping: *facts.interrupt_remapping.get_ref(),
         rmrrs: facts
             .rmrr
             .iter()
@@ -122,27 +119,45 @@ fn vtd(facts: &VtdFacts) -> Result<Vtd, Problem> {
     };
     if unit.address_bits() == 0 {
         let problem = "the capability register offers no page walk (SAGAW, bits 12:8); copy it \
-                       from /sys/class/iommu/dmar0/intel-iommu/cap"
-            .to_owned();
+                       from /sys/class/iommu/dmar0/intel-iommu/cap";
         return Err(Problem::at(&facts.capability, problem));
+    }
+    if let Some(register) = extended.map(ExtendedCapability)
+        && unit.interrupt_remapping
+        && !register.interrupt_remapping()
+    {
+        let problem = "extended-capability offers no interrupt remapping (IR, bit 3); say false";
+        return Err(Problem::at(&facts.interrupt_remapping, problem));
+    }
+    if let Some(mode) = facts.scalable_mode.as_ref().filter(|_| unit.scalable_mode) {
+        check_scalable_mode(&unit).map_err(|problem| Problem::at(mode, problem))?;
     }
     Ok(unit)
 }
 
-fn scalable_mode(facts: &VtdFacts, extended_capability: u64) -> Result<bool, Problem> {
-    let Some(on) = &facts.scalable_mode else { return Ok(false) };
-    if *on.get_ref() && extended_capability & Vtd::SCALABLE_MODE == 0 {
-        let problem = "scalable mode needs a unit that has it: state extended-capability, from \
-                       /sys/class/iommu/dmar0/intel-iommu/ecap, with bit 43 set"
-            .to_owned();
-        return Err(Problem::at(on, problem));
+/// What the kernel is said to use must be what the unit offers.
+fn check_scalable_mode(unit: &Vtd) -> Result<(), &'static str> {
+    let register = ExtendedCapability(unit.extended_capability);
+    if !register.scalable_mode() {
+        return Err("scalable mode needs a unit that has it: state extended-capability, from \
+                    /sys/class/iommu/dmar0/intel-iommu/ecap, with bit 43 set");
     }
-    Ok(*on.get_ref())
+    if !register.first_stage() && !register.second_stage() {
+        return Err("extended-capability offers no stage (bits 46 and 47); copy it from \
+                    /sys/class/iommu/dmar0/intel-iommu/ecap");
+    }
+    if unit.shared_address_bits() == 0 {
+        return Err(
+            "the stages share no page walk (SAGAW has neither 48 nor 57 bits), so kernels \
+                    up to 6.18 leave the unit alone; say false",
+        );
+    }
+    Ok(())
 }
 
 /// Stated, or read from the register; both must agree.
-fn snoop_control(facts: &VtdFacts) -> Result<bool, Problem> {
-    let register = facts.extended_capability.map(|r| r.0 & Vtd::SNOOP_CONTROL != 0);
+fn snoop_control(facts: &VtdFacts, register: Option<ExtendedCapability>) -> Result<bool, Problem> {
+    let register = register.map(ExtendedCapability::snoop_control);
     match (&facts.snoop_control, register) {
         (Some(stated), Some(has)) if *stated.get_ref() != has => {
             let problem = format!(
@@ -179,11 +194,15 @@ fn amd(facts: &AmdFacts) -> Result<AmdVi, Problem> {
 }
 
 fn smmu(facts: &SmmuFacts, v3: bool) -> Result<Smmu, Problem> {
+    if facts.granules.get_ref().is_empty() {
+        let problem = "an SMMU has at least one granule: 4K, 16K or 64K";
+        return Err(Problem::at(&facts.granules, problem));
+    }
     Ok(Smmu {
         v3,
         input_bits: address_bits(&facts.input_bits)?,
         output_bits: address_bits(&facts.output_bits)?,
-        granules: facts.granules.iter().map(granule).collect::<Result<_, _>>()?,
+        granules: facts.granules.get_ref().iter().map(granule).collect::<Result<_, _>>()?,
         isolated_msi: facts.isolated_msi,
         its_windows: facts.its_windows.iter().map(|window| window.0.0).collect(),
         rmrs: facts.rmr.iter().map(rmr).collect::<Result<_, _>>()?,
@@ -249,13 +268,19 @@ fn dart(facts: &DartFacts, cpu_page: PageSize) -> Result<Dart, Problem> {
     })
 }
 
-fn s390(facts: &S390Facts) -> S390 {
+fn s390(facts: &S390Facts) -> Result<S390, Problem> {
     let table = match facts.table {
         Table::Third => S390Table::Third,
         Table::Second => S390Table::Second,
         Table::First => S390Table::First,
     };
-    S390 { window: facts.window.0.0, table }
+    let window = facts.window.get_ref().0.0;
+    if window.first() >= Iova(1 << 42) {
+        let problem = "the window starts outside a region third table (2^42 bytes), which up to \
+                       6.12 is the only one; state the start of the DMA area";
+        return Err(Problem::at(&facts.window, problem));
+    }
+    Ok(S390 { window, table })
 }
 
 fn riscv(facts: &RiscVFacts) -> RiscV {

@@ -5,7 +5,7 @@
 //! what was expected. `schema` has the shape of the file, `facts` reads what it says of
 //! IOMMUs, `pci` what it says of devices, `bridge` of host bridges,
 //! `region` the regions that it states, `build` makes a host and checks one part against
-//! another.
+//! another. `write` goes the other way.
 
 mod bridge;
 mod build;
@@ -13,97 +13,25 @@ mod facts;
 mod pci;
 mod region;
 mod schema;
+mod write;
+mod write_platform;
 
-use std::io::Read as _;
-use std::ops::Range;
 use std::path::Path;
 
-use toml::Spanned;
-
 use crate::host::Host;
+use crate::toml_file::{self, FileError};
 use build::build;
 pub use region::region_kind_name;
-use schema::File;
-
-/// A host file that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HostFileError {
-    /// The file cannot be read.
-    #[error("{file}: cannot read: {error}")]
-    Unreadable {
-        /// The file.
-        file: String,
-        /// What the system says.
-        error: String,
-    },
-    /// Something in the file is wrong.
-    #[error("{file}:{line}:{column}: {problem}")]
-    Invalid {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// The column in characters, from 1.
-        column: usize,
-        /// What is wrong.
-        problem: String,
-    },
-}
-
-/// The largest host file, in bytes: far more than a machine needs.
-pub(crate) const MAX_FILE: u64 = 16 << 20;
-
-/// Reads a text of `limit` bytes at most.
-pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<String, String> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    file.take(limit + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > limit {
-        return Err(format!("the file has more than {limit} bytes"));
-    }
-    Ok(text)
-}
+pub use write::write;
 
 /// Reads a host file.
-pub fn load(path: &Path) -> Result<Host, HostFileError> {
-    let file = path.display().to_string();
-    let text = read_limited(path, MAX_FILE)
-        .map_err(|error| HostFileError::Unreadable { file: file.clone(), error })?;
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    parse(&name, &file, &text)
+pub fn load(path: &Path) -> Result<Host, FileError> {
+    toml_file::load(path, parse)
 }
 
 /// Parses the text of a host file. `name` becomes the host's, `file` stands in errors.
-pub fn parse(name: &str, file: &str, text: &str) -> Result<Host, HostFileError> {
-    let invalid = |problem: Problem| problem.in_file(file, text);
-    let parsed: File = toml::from_str(text).map_err(|error| {
-        invalid(Problem { span: error.span(), text: error.message().replace('\n', "; ") })
-    })?;
-    build(name, parsed).map_err(invalid)
-}
-
-/// What is wrong, and where in the text.
-pub(crate) struct Problem {
-    pub(crate) span: Option<Range<usize>>,
-    pub(crate) text: String,
-}
-
-impl Problem {
-    pub(crate) fn at<T>(place: &Spanned<T>, text: String) -> Self {
-        Self { span: Some(place.span()), text }
-    }
-
-    pub(crate) fn nowhere(text: impl Into<String>) -> Self {
-        Self { span: None, text: text.into() }
-    }
-
-    pub(crate) fn in_file(self, file: &str, text: &str) -> HostFileError {
-        let offset = self.span.map_or(0, |span| span.start);
-        let before = text.get(..offset).unwrap_or(text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        HostFileError::Invalid { file: file.to_owned(), line, column, problem: self.text }
-    }
+pub fn parse(name: &str, file: &str, text: &str) -> Result<Host, FileError> {
+    toml_file::parse(file, text, |parsed| build(name, parsed))
 }
 
 #[cfg(test)]
@@ -199,6 +127,79 @@ mod tests {
         assert!(problem(&bridge).contains("test.toml:13:11: range \"5-4\" ends below"));
         let alone = device("0000:00:03.0", "") + "vendor = \"0x8086\"\n";
         assert!(problem(&alone).contains("test.toml:12:10: vendor and device go together"));
+    }
+
+    /// What is wrong with an IOMMU of these facts, in a host with pages of 4 KiB.
+    fn wrong_facts(facts: &str) -> String {
+        let text = format!("[[iommu]]\n{facts}\n{}", device("0000:00:03.0", ""));
+        let problem = parse("test", "test.toml", &text).unwrap_err().to_string();
+        assert_eq!(problem.lines().count(), 1, "{problem}");
+        problem
+    }
+
+    #[test]
+    fn registers_and_what_is_said_beside_them_must_agree() {
+        let vtd = |capability: u64, extended: u64, rest: &str| {
+            let mut facts = format!("[iommu.vtd]\ncapability = \"{capability:#x}\"\n");
+            facts += &format!("extended-capability = \"{extended:#x}\"\n{rest}");
+            wrong_facts(&facts)
+        };
+        let (wide, narrow) = (0xd2_008c_222f_0686, 0xd2_008c_2226_0286);
+        let (ir, sc, smts, both) = (1 << 3, 1 << 7, 1 << 43, 0b11 << 46);
+        let remapped = "interrupt-remapping = true\n";
+        let coherent = format!("{remapped}snoop-control = true");
+        let scalable = format!("{remapped}scalable-mode = true");
+        for (problem, expected) in [
+            (vtd(wide, 0, remapped), "test.toml:5:23: extended-capability offers no interrupt"),
+            (vtd(wide, ir, &coherent), "test.toml:6:17: bit 7 of extended-capability says that"),
+            (vtd(wide, ir | sc, &scalable), "test.toml:6:17: scalable mode needs a unit that has"),
+            (
+                vtd(wide, ir | smts, &scalable),
+                "test.toml:6:17: extended-capability offers no stage",
+            ),
+            (vtd(narrow, ir | smts | both, &scalable), "test.toml:6:17: the stages share no page"),
+        ] {
+            assert!(problem.contains(expected), "{problem}\nexpected {expected}");
+        }
+    }
+
+    #[test]
+    fn facts_of_other_platforms_are_checked_too() {
+        for (facts, expected) in [
+            (
+                "[iommu.dart]\ninput-bits = 32\nisolated-msi = false",
+                "test.toml:3:14: a DART has pages of 16K only",
+            ),
+            (
+                "[iommu.s390]\nwindow = \"4T+1G\"\ntable = \"region-first\"",
+                "test.toml:3:10: the window starts outside a region third table",
+            ),
+            (
+                "[iommu.s390]\nwindow = \"4G+1G\"\ntable = \"third\"",
+                "test.toml:4:9: unknown variant `third`",
+            ),
+            (
+                "[iommu.riscv]\nmode = \"sv32\"\nisolated-msi = false",
+                "test.toml:3:8: unknown variant `sv32`",
+            ),
+            (
+                "[iommu.amd]\ntable-levels = 4\nguest-levels = 6\ninterrupt-remapping = true",
+                "test.toml:4:16: guest-levels is 4 or 5",
+            ),
+            (
+                "[iommu.smmuv3]\ninput-bits = 48\noutput-bits = 48\ngranules = []\n\
+                 isolated-msi = true",
+                "test.toml:5:12: an SMMU has at least one granule",
+            ),
+            (
+                "[iommu.riscv]\nmode = \"sv39\"\nisolated-msi = false\n[iommu.dart]\n\
+                 input-bits = 32\nisolated-msi = false",
+                "test.toml:1:1: an IOMMU has facts of one platform only",
+            ),
+        ] {
+            let problem = wrong_facts(facts);
+            assert!(problem.contains(expected), "{problem}\nexpected {expected}");
+        }
     }
 
     #[test]

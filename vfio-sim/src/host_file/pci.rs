@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use vfio_type1::IovaRange;
 
-use super::Problem;
 use super::schema::Device;
 use crate::number::{Number, parse_range};
 use crate::pci::{Bar, BarKind, PciFunction};
+use crate::toml_file::Problem;
 
 pub(super) fn function(device: &Device) -> Result<PciFunction, Problem> {
     let (bars, rom) = bars(&device.bars)?;
@@ -100,7 +100,7 @@ fn check_registers(
     let problem = format!("BAR {index} has 64 bits, so it takes the register behind it too");
     let place =
         texts.values().zip(texts.keys()).find(|(_, key)| *key.get_ref() == index.to_string());
-    Err(Problem { span: place.map(|(text, _)| text.span()), text: problem })
+    Err(Problem::maybe_at(place.map(|(text, _)| text), problem))
 }
 
 /// `RANGE [64-bit] [prefetchable]`, or `RANGE io`.
@@ -119,16 +119,9 @@ fn bar(text: &str) -> Result<Bar, String> {
             ));
         }
     };
-    let size = range.size().filter(|size| size.is_power_of_two());
-    let aligned = size.is_some_and(|size| range.first().0.is_multiple_of(size));
-    if !aligned {
-        return Err(format!("BAR {range} is no power of two in size, or not at a multiple of it"));
-    }
-    let wide = matches!(kind, BarKind::Memory { wide: true, .. });
-    if !wide && range.last().0 > u64::from(u32::MAX) {
-        return Err(format!("BAR {range} does not lie below 4G; say 64-bit"));
-    }
-    Ok(Bar { range, kind })
+    let bar = Bar { range, kind };
+    bar.check().map_err(|problem| format!("BAR {problem}"))?;
+    Ok(bar)
 }
 
 #[cfg(test)]
@@ -143,7 +136,7 @@ mod tests {
         for (text, expected) in [
             ("0xfebc0000+100K", "no power of two"),
             ("0xfebc1000+128K", "not at a multiple"),
-            ("0x380000000000+16G", "say 64-bit"),
+            ("0x380000000000+16G", "needs 64-bit"),
             ("0xfebc0000+128K 32-bit", "is not a BAR"),
             ("", "is not a range"),
         ] {

@@ -24,7 +24,7 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) reserve_dma_masks: bool,
     #[serde(default)]
-    pub(super) iommu: Vec<Iommu>,
+    pub(super) iommu: Vec<Spanned<Iommu>>,
     #[serde(default)]
     pub(super) group: Vec<Group>,
     #[serde(default)]
@@ -77,7 +77,7 @@ pub(super) struct DartFacts {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct S390Facts {
-    pub(super) window: Text<RangeText>,
+    pub(super) window: Spanned<Text<RangeText>>,
     pub(super) table: Table,
 }
 
@@ -111,7 +111,7 @@ pub(super) enum Mode {
 pub(super) struct SmmuFacts {
     pub(super) input_bits: Spanned<u32>,
     pub(super) output_bits: Spanned<u32>,
-    pub(super) granules: Vec<Spanned<Number>>,
+    pub(super) granules: Spanned<Vec<Spanned<Number>>>,
     pub(super) isolated_msi: bool,
     #[serde(default)]
     pub(super) its_windows: Vec<Text<RangeText>>,
@@ -143,10 +143,10 @@ pub(super) struct VirtioFacts {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct VtdFacts {
     pub(super) capability: Spanned<Number>,
-    pub(super) extended_capability: Option<Number>,
+    pub(super) extended_capability: Option<Spanned<Number>>,
     pub(super) scalable_mode: Option<Spanned<bool>>,
     pub(super) snoop_control: Option<Spanned<bool>>,
-    pub(super) interrupt_remapping: bool,
+    pub(super) interrupt_remapping: Spanned<bool>,
     #[serde(default)]
     pub(super) rmrr: Vec<RmrrFacts>,
 }

@@ -11,7 +11,7 @@ use super::{address_space, x86_msi_window};
 use crate::host::HostDevice;
 
 /// An AMD-Vi unit and the IVMD blocks of its devices.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AmdVi {
     /// The virtual address size that the IVRS table states, in bits; 64 if it states none.
     pub virtual_address_bits: u32,
@@ -52,6 +52,11 @@ pub enum IvmdDevices {
 /// The table states memory in bytes; the driver rounds start and length up to pages.
 const PAGE: u64 = 4096;
 
+/// Addresses that a HyperTransport link keeps for messages.
+pub(crate) fn ht_hole() -> ReservedRegion {
+    ReservedRegion::new(0xfd_0000_0000, 0xff_ffff_ffff, RegionKind::Reserved)
+}
+
 impl Ivmd {
     fn covers(&self, device: &HostDevice) -> bool {
         match &self.devices {
@@ -67,35 +72,39 @@ impl Ivmd {
     }
 }
 
+/// The address bits of tables with this many levels: nine a level, and twelve in the page. The sixth
+/// level has what is left of 64.
+fn table_bits(levels: u32) -> u32 {
+    (12 + 9 * levels).min(64)
+}
+
 impl AmdVi {
-    /// What a domain of guest tables translates, if domains have them.
-    fn guest_address_bits(&self, era: &Era) -> Option<u32> {
+    fn aperture(&self, era: &Era) -> IovaRange {
+        let host_bits = match era.amd_tables {
+            AmdTables::Unlimited | AmdTables::UnlimitedShort => 64,
+            AmdTables::Stated => self.host_bits(),
+        };
+        address_space(self.guest_bits(era).unwrap_or(host_bits))
+    }
+
+    /// What host tables and the firmware both allow.
+    fn host_bits(&self) -> u32 {
+        table_bits(self.table_levels).min(self.virtual_address_bits)
+    }
+
+    /// The width that guest tables give a domain. The last kernels leave their top bit out, since it
+    /// is a sign in what a device sends with a process ID, and not in what it sends without.
+    fn guest_bits(&self, era: &Era) -> Option<u32> {
         let levels = self.guest_levels?;
         match era.amd_guest_tables {
             AmdGuestTables::Unknown => None,
-            AmdGuestTables::FourLevels => Some(48),
-            AmdGuestTables::LowerHalf => Some(12 + 9 * levels - 1),
+            AmdGuestTables::FourLevelWidth => Some(table_bits(4)),
+            AmdGuestTables::LowerHalf | AmdGuestTables::Used => Some(table_bits(levels) - 1),
         }
-    }
-
-    fn aperture(&self, era: &Era) -> IovaRange {
-        if let Some(bits) = self.guest_address_bits(era) {
-            return address_space(bits);
-        }
-        match era.amd_tables {
-            AmdTables::Unlimited | AmdTables::UnlimitedShort => IovaRange::full(),
-            AmdTables::Stated => address_space(self.address_bits()),
-        }
-    }
-
-    /// What the tables and the firmware both allow. Tables have nine bits a level and twelve in the
-    /// page; the sixth level has what is left of 64.
-    fn address_bits(&self) -> u32 {
-        (12 + 9 * self.table_levels).min(64).min(self.virtual_address_bits)
     }
 
     fn page_sizes(&self, era: &Era) -> PageSizes {
-        if self.guest_address_bits(era).is_some() {
+        if self.guest_levels.is_some() && era.amd_guest_tables == AmdGuestTables::Used {
             return PageSizes(1 << 12 | 1 << 21 | 1 << 30);
         }
         // Every power of two from 4 KiB, but not 512 GiB.
@@ -105,7 +114,7 @@ impl AmdVi {
             AmdTables::Unlimited => PageSizes(every_size),
             AmdTables::UnlimitedShort => PageSizes(limited(52)),
             AmdTables::Stated => {
-                PageSizes(limited(self.address_bits().saturating_sub(1).clamp(13, 52)))
+                PageSizes(limited(self.host_bits().saturating_sub(1).clamp(13, 52)))
             }
         }
     }
@@ -126,8 +135,7 @@ impl AmdVi {
         let mut regions: Vec<ReservedRegion> = blocks.map(Ivmd::region).collect();
         regions.push(x86_msi_window());
         if !(self.ht_range_ignore && era.amd_ht_ignore) {
-            let hole = ReservedRegion::new(0xfd_0000_0000, 0xff_ffff_ffff, RegionKind::Reserved);
-            regions.push(hole);
+            regions.push(ht_hole());
         }
         regions
     }
@@ -136,6 +144,30 @@ impl AmdVi {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::era;
+    use vfio_type1::Kernel;
+
+    #[test]
+    fn guest_tables_narrow_a_domain() {
+        let domain = |kernel, levels| {
+            let amd = AmdVi {
+                virtual_address_bits: 64,
+                table_levels: 5,
+                guest_levels: Some(levels),
+                ht_range_ignore: false,
+                interrupt_remapping: true,
+                ivmds: Vec::new(),
+            };
+            let iommu = amd.iommu(era::of(&kernel));
+            (iommu.aperture.last().0, iommu.page_sizes.0)
+        };
+        assert_eq!(domain(Kernel::V5_10, 5), (u64::MAX, 0xffff_ff7f_ffff_f000));
+        assert_eq!(domain(Kernel::V6_1, 5), ((1 << 48) - 1, 0xffff_ff7f_ffff_f000));
+        assert_eq!(domain(Kernel::V6_12, 4), ((1 << 47) - 1, 0xf_ff7f_ffff_f000));
+        assert_eq!(domain(Kernel::V6_12, 5), ((1 << 56) - 1, 0xf_ff7f_ffff_f000));
+        assert_eq!(domain(Kernel::V7_3, 4), ((1 << 47) - 1, 0x4020_1000));
+        assert_eq!(domain(Kernel::V7_3, 5), ((1 << 56) - 1, 0x4020_1000));
+    }
 
     #[test]
     fn ivmd_blocks_are_rounded_up() {

@@ -24,25 +24,45 @@ pub(super) struct Era {
     pub(super) amd_ht_ignore: bool,
     /// AMD-Vi: how wide a domain is and which pages it has.
     pub(super) amd_tables: AmdTables,
-    /// AMD-Vi: what is made of guest tables.
+    /// AMD-Vi: what guest tables mean to a VFIO domain.
     pub(super) amd_guest_tables: AmdGuestTables,
-    /// VT-d: a domain is a first-stage one where the unit has both stages. In 7.2 or so.
-    pub(super) vtd_prefers_first_stage: bool,
+    /// VT-d: which page tables a VFIO domain gets in scalable mode.
+    pub(super) vtd_domains: VtdDomains,
     /// s390: what becomes of the function's window.
     pub(super) s390_window: S390Window,
     /// s390: the page sizes are all from 4 KiB up, not 4 KiB alone. Up to 6.6.
     pub(super) s390_every_page_size: bool,
 }
 
-/// How AMD-Vi's guest page tables are used, where `amd_iommu=pgtbl_v2` asks for them.
+/// Which page tables a VFIO domain gets in VT-d's scalable mode (`first_level_by_default`, later
+/// `intel_iommu_domain_alloc_paging_flags` in `drivers/iommu/intel/iommu.c`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum VtdDomains {
+    /// Those of the second stage: the driver has no others yet.
+    SecondOnly,
+    /// Those of the first stage if there is one. 5.6.
+    FirstIfThere,
+    /// Those of the second stage if there is one. A walk has to be one that both stages have. 5.16,
+    /// and late 5.15.
+    PreferSecond,
+    /// Those of the first stage if there is one, each stage with its own width. The preference is
+    /// from 6.13 or so, the widths are from 6.19 or so.
+    PreferFirst,
+}
+
+/// What AMD-Vi's guest page tables (v2), where `amd_iommu=pgtbl_v2` asks for them, mean to VFIO
+/// (`protection_domain_alloc` and `dma_max_address` in `drivers/iommu/amd/iommu.c`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AmdGuestTables {
     /// The kernel does not know the option. Before 6.1.
     Unknown,
-    /// All 48 bits of four levels. 6.1.
-    FourLevels,
-    /// The lower half of what they translate: addresses are sign-extended. 6.12 or so.
+    /// VFIO's domains keep host tables, but are as narrow as guest tables of four levels. 6.1.
+    FourLevelWidth,
+    /// VFIO's domains keep host tables, but have the lower half of what guest tables reach. The
+    /// recorded 6.12, a stable release with the mend of that year.
     LowerHalf,
+    /// VFIO's domains have guest tables, the lower half of them. 6.19 or so.
+    Used,
 }
 
 /// How an s390 kernel keeps to a function's window.
@@ -52,7 +72,7 @@ pub(super) enum S390Window {
     Aperture,
     /// Regions below and above it, in tables of 42 bits. From 6.2.
     RegionsOf42Bits,
-    /// Regions below and above it, in tables as wide as the hardware has. From 7.0 or so.
+    /// Regions below and above it, in the smallest table that reaches its end. From 7.0 or so.
     RegionsOfTable,
 }
 
@@ -77,15 +97,22 @@ const OLD: Era = Era {
     amd_ht_ignore: false,
     amd_tables: AmdTables::Unlimited,
     amd_guest_tables: AmdGuestTables::Unknown,
-    vtd_prefers_first_stage: false,
+    vtd_domains: VtdDomains::SecondOnly,
     s390_window: S390Window::Aperture,
     s390_every_page_size: true,
 };
-const V5_10: Era = Era { rmrr_bridge_scopes: true, isa_region: true, ivmd_exclusions: true, ..OLD };
+const V5_10: Era = Era {
+    rmrr_bridge_scopes: true,
+    isa_region: true,
+    ivmd_exclusions: true,
+    vtd_domains: VtdDomains::FirstIfThere,
+    ..OLD
+};
 const V6_1: Era = Era {
     vtd_real_page_sizes: true,
     iort_rmrs: true,
-    amd_guest_tables: AmdGuestTables::FourLevels,
+    amd_guest_tables: AmdGuestTables::FourLevelWidth,
+    vtd_domains: VtdDomains::PreferSecond,
     ..V5_10
 };
 const V6_12: Era = Era {
@@ -98,7 +125,8 @@ const V6_12: Era = Era {
 const V7_2: Era = Era {
     amd_tables: AmdTables::Stated,
     amd_ht_ignore: true,
-    vtd_prefers_first_stage: true,
+    amd_guest_tables: AmdGuestTables::Used,
+    vtd_domains: VtdDomains::PreferFirst,
     s390_window: S390Window::RegionsOfTable,
     ..V6_12
 };

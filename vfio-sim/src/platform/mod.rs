@@ -14,22 +14,26 @@ mod smmu;
 mod stated;
 mod virtio;
 mod vtd;
+mod vtd_registers;
 
+pub(crate) use amd::ht_hole;
 pub use amd::{AmdVi, Ivmd, IvmdDevices};
 pub use dart::Dart;
 pub use riscv::{RiscV, RiscVMode};
 pub use s390::{S390, S390Table};
+pub(crate) use smmu::software_msi_window;
 pub use smmu::{Rmr, Smmu};
 pub use stated::{Stated, Widths};
 pub use virtio::VirtioIommu;
 pub use vtd::{Rmrr, Vtd};
+pub(crate) use vtd_registers::ExtendedCapability;
 
 use vfio_type1::{FixedIommu, Iova, IovaRange, Kernel, PageSize, RegionKind, ReservedRegion};
 
 use crate::host::HostDevice;
 
 /// What is known of an IOMMU.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Platform {
     /// The results themselves.
     Stated(Stated),
@@ -116,7 +120,7 @@ pub(crate) fn x86_msi_window() -> ReservedRegion {
 }
 
 /// The addresses of `bits` bits; all 64 at the most.
-fn address_space(bits: u32) -> IovaRange {
+pub(crate) fn address_space(bits: u32) -> IovaRange {
     let last = Iova(u64::MAX >> 64u32.saturating_sub(bits).min(63));
     IovaRange::new(Iova(0), last).unwrap_or_else(IovaRange::full)
 }

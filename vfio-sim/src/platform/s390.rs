@@ -21,8 +21,8 @@ pub struct S390 {
     pub table: S390Table,
 }
 
-/// A translation table, by its highest level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A translation table, by its highest level. The larger of two is the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum S390Table {
     /// Region third: 42 bits.
     Third,
@@ -43,12 +43,22 @@ impl S390Table {
 }
 
 impl S390 {
+    /// What the smallest table translates that reaches the end of the window; if none of the hardware
+    /// does, the smallest of all (`s390_domain_alloc_paging`).
+    fn needed_table(&self) -> IovaRange {
+        let tables = [S390Table::Third, S390Table::Second, S390Table::First];
+        let offered = tables.into_iter().filter(|table| *table <= self.table);
+        let mut reaches = offered.map(|table| address_space(table.address_bits()));
+        let smallest = address_space(S390Table::Third.address_bits());
+        reaches.find(|reach| self.window.last() <= reach.last()).unwrap_or(smallest)
+    }
+
     /// What the tables that the kernel builds can translate.
     fn reach(&self, era: &Era) -> IovaRange {
         match era.s390_window {
             S390Window::Aperture => self.window,
             S390Window::RegionsOf42Bits => address_space(42),
-            S390Window::RegionsOfTable => address_space(self.table.address_bits()),
+            S390Window::RegionsOfTable => self.needed_table(),
         }
     }
 
@@ -83,19 +93,31 @@ mod tests {
     use crate::platform::era;
     use vfio_type1::{Iova, Kernel};
 
+    /// The last address of the aperture, and the regions.
+    fn on(kernel: Kernel, last: u64, table: S390Table) -> (u64, Vec<(u64, u64)>) {
+        let window = IovaRange::new(Iova(1 << 32), Iova(last)).unwrap();
+        let (s390, era) = (S390 { window, table }, era::of(&kernel));
+        let regions = s390.regions(era).iter().map(|r| (r.first.0, r.last.0)).collect();
+        (s390.iommu(era).aperture.last().0, regions)
+    }
+
     #[test]
     fn the_window_becomes_regions() {
-        let window = IovaRange::from_size(Iova(1 << 32), 16 << 30).unwrap();
-        let s390 = S390 { window, table: S390Table::Second };
-        let on = |kernel: Kernel| {
-            let era = era::of(&kernel);
-            let regions = s390.regions(era).iter().map(|r| (r.first.0, r.last.0)).collect();
-            (s390.iommu(era).aperture.last().0, regions)
-        };
+        let (last, table) = (0x4_ffff_ffff, S390Table::Second);
         let (lower, upper) = ((0, (1 << 32) - 1), (0x5_0000_0000, (1 << 42) - 1));
-        assert_eq!(on(Kernel::V6_1), (0x4_ffff_ffff, Vec::<(u64, u64)>::new()));
-        assert_eq!(on(Kernel::V6_12), ((1 << 42) - 1, vec![lower, upper]));
+        assert_eq!(on(Kernel::V6_1, last, table), (last, vec![]));
+        assert_eq!(on(Kernel::V6_12, last, table), ((1 << 42) - 1, vec![lower, upper]));
+        assert_eq!(on(Kernel::V7_2, last, table), ((1 << 42) - 1, vec![lower, upper]));
+    }
+
+    #[test]
+    fn larger_tables_are_taken_where_they_are_needed() {
+        let (last, lower) = ((1 << 50) - 1, (0, (1 << 32) - 1));
         let wide = (1 << 53) - 1;
-        assert_eq!(on(Kernel::V7_2), (wide, vec![lower, (0x5_0000_0000, wide)]));
+        assert_eq!(on(Kernel::V6_12, last, S390Table::Second), ((1 << 42) - 1, vec![lower]));
+        assert_eq!(on(Kernel::V7_2, last, S390Table::Third), ((1 << 42) - 1, vec![lower]));
+        let regions = vec![lower, (1 << 50, wide)];
+        assert_eq!(on(Kernel::V7_2, last, S390Table::First), (wide, regions));
+        assert_eq!(on(Kernel::V7_3, u64::MAX, S390Table::First), (u64::MAX, vec![lower]));
     }
 }

@@ -14,7 +14,7 @@ use super::era::Era;
 use crate::host::HostDevice;
 
 /// An SMMU and the firmware memory of its devices.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Smmu {
     /// SMMUv3 rather than v2.
     pub v3: bool,
@@ -67,7 +67,7 @@ impl Rmr {
 }
 
 /// The window that the kernel keeps to map MSI doorbells into, on Arm and with virtio-iommu.
-pub(super) fn software_msi_window() -> ReservedRegion {
+pub(crate) fn software_msi_window() -> ReservedRegion {
     ReservedRegion::new(0x0800_0000, 0x080f_ffff, RegionKind::SoftwareMsi)
 }
 

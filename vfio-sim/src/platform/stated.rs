@@ -6,7 +6,7 @@ use vfio_type1::{FixedIommu, IommuDriver, IovaRange, Kernel, PageSizes};
 use crate::host::newest_for;
 
 /// What kernels make of an IOMMU, as measured or chosen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Stated {
     /// Its driver.
     pub driver: IommuDriver,

@@ -7,7 +7,7 @@ use vfio_type1::{FixedIommu, IommuDriver, IovaRange, PageSizes, RegionKind, Rese
 use super::smmu::software_msi_window;
 
 /// A virtio-iommu. It reserves the same for each of its devices.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct VirtioIommu {
     /// The input range of its configuration, inclusive.
     pub input_range: IovaRange,
