@@ -39,7 +39,8 @@ fn copies(criterion: &mut Criterion) {
             bencher.iter(|| black_box(&mut buffer[..size]).copy_from_slice(black_box(from)));
         });
         group.bench_function(BenchmarkId::new("device", size), |bencher| {
-            bencher.iter(|| nic.read(black_box(Iova(IOVA)), black_box(&mut buffer[..size])).unwrap());
+            bencher
+                .iter(|| nic.read(black_box(Iova(IOVA)), black_box(&mut buffer[..size])).unwrap());
         });
     }
     group.finish();
