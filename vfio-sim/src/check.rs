@@ -301,7 +301,7 @@ pub fn render(report: &Report) -> String {
 
 fn render_expected(report: &Report) -> String {
     let Some(Expected { verdict, why, met }) = &report.expected else { return String::new() };
-    let because = why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+    let because = why.as_ref().map_or(String::new(), |why| format!(", because \"{why}\""));
     let (paint, word) = if *met { (Style.good(), "as") } else { (Style.bad(), "NOT as") };
     format!("\n{paint}{word} expected: {}{because}{paint:#}\n", verdict.name())
 }

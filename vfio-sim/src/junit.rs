@@ -5,7 +5,7 @@ use quick_junit::{
     NonSuccessKind, Report as Xml, SerializeError, TestCase, TestCaseStatus, TestSuite,
 };
 
-use crate::check::Report;
+use crate::check::{Expected, Report};
 use crate::verdict::Verdict;
 
 /// The reports as JUnit XML. `name` stands for the layout. Reports of one host stand together.
@@ -36,22 +36,33 @@ pub fn render<'a>(
 }
 
 fn case(report: &Report) -> TestCase {
-    let mut status = match (&report.expected, report.verdict) {
-        _ if report.is_good() => TestCaseStatus::success(),
-        (None, Verdict::NotAssigned) => TestCaseStatus::skipped(),
-        _ => TestCaseStatus::non_success(NonSuccessKind::Failure),
+    let expects_none = |expected: &Expected| expected.verdict == Verdict::NotAssigned;
+    let nothing_tried = report.verdict == Verdict::NotAssigned
+        && !report.expected.as_ref().is_some_and(expects_none);
+    let mut status = match nothing_tried {
+        true => TestCaseStatus::skipped(),
+        false if report.is_good() => TestCaseStatus::success(),
+        false => TestCaseStatus::non_success(NonSuccessKind::Failure),
     };
-    if !report.is_good() {
+    if nothing_tried || !report.is_good() {
         let reasons = report.reasons();
-        let expected = report.expected.as_ref().map(|expected| expected.verdict.name());
-        let message = match expected {
-            Some(expected) => format!("{}, expected: {expected}", report.verdict.name()),
-            None => reasons.join("; "),
-        };
-        status.set_type(report.verdict.name()).set_message(message);
+        status.set_type(report.verdict.name()).set_message(message(report, &reasons));
         status.set_description(reasons.join("\n"));
     }
     let mut case = TestCase::new(format!("kernel {}", report.kernel), status);
     case.set_classname(report.host.as_str());
     case
+}
+
+fn message(report: &Report, reasons: &[String]) -> String {
+    let came = report.verdict.name();
+    match &report.expected {
+        Some(Expected { verdict, why: Some(why), met: false }) if *verdict == report.verdict => {
+            format!("{came} as expected, but no reason contains \"{why}\"")
+        }
+        Some(Expected { verdict, met: false, .. }) => {
+            format!("{came}, expected: {}", verdict.name())
+        }
+        _ => reasons.join("; "),
+    }
 }

@@ -44,19 +44,28 @@ impl<T> Known<T> {
         self.texts.iter().map(|(name, text)| self.parse(name, text))
     }
 
+    /// The only one whose name begins so, up to a dash.
+    fn begins_with(&self, start: &str) -> Option<&'static (&'static str, &'static str)> {
+        let begins =
+            |name: &str| name.strip_prefix(start).is_some_and(|rest| rest.starts_with('-'));
+        let mut found = self.texts.iter().filter(|(name, _)| begins(name));
+        found.next().filter(|_| found.next().is_none())
+    }
+
     fn parse(&self, name: &str, text: &str) -> Result<T, FileError> {
         (self.parse)(name, &format!("{}s/{name}.toml", self.what), text)
     }
 
-    /// What is known by that name, or what is in that file. A name with a `/` or ending in `.toml` is
-    /// a file; so is one that nothing known has.
+    /// What is known by that name or by its beginning, or what is in that file. A name with a `/` or
+    /// ending in `.toml` is a file; so is one that nothing known has.
     pub(crate) fn find(&self, name: &str) -> Result<T, FindError> {
         let file = name.contains('/') || name.ends_with(".toml");
-        let known = self.texts.iter().find(|(known, _)| *known == name && !file);
-        if let Some((_, text)) = known {
+        let path = Path::new(name);
+        let known = self.texts.iter().find(|(known, _)| *known == name);
+        let begun = || self.begins_with(name).filter(|_| !path.exists());
+        if let Some((name, text)) = known.or_else(begun).filter(|_| !file) {
             return Ok(self.parse(name, text)?);
         }
-        let path = Path::new(name);
         if !file && !path.exists() {
             let (what, name) = (self.what, name.to_owned());
             return Err(FindError::Unknown { what, name, known: self.names() });

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use vfio_type1::{Access, IovaRange, Kernel};
+use vfio_type1::{Access, Iova, IovaRange, Kernel, PageSize};
 
 use crate::host::age;
 use crate::number::{NumberError, parse_range};
@@ -120,12 +120,16 @@ pub struct Expectation {
 }
 
 impl Expectation {
-    fn is_about(&self, host: &str, kernel: &Kernel) -> bool {
-        let named = |pattern: &String| match pattern.strip_suffix('*') {
+    /// Whether one of [`Self::hosts`] stands for a host.
+    pub fn names(pattern: &str, host: &str) -> bool {
+        match pattern.strip_suffix('*') {
             Some(start) => host.starts_with(start),
             None => host == pattern,
-        };
-        self.hosts.iter().any(named)
+        }
+    }
+
+    fn is_about(&self, host: &str, kernel: &Kernel) -> bool {
+        self.hosts.iter().any(|pattern| Self::names(pattern, host))
             && self.from.is_none_or(|from| age(&from) <= age(kernel))
             && self.until.is_none_or(|until| age(kernel) <= age(&until))
     }
@@ -199,6 +203,18 @@ pub enum LayoutError {
         /// What was given.
         text: String,
     },
+    /// A range FIRST-LAST ends with the first byte of a page.
+    #[error(
+        "range \"{text}\" ends one byte into a page, since LAST is included; write {first}+{size:#x}"
+    )]
+    OneTooMany {
+        /// What was given.
+        text: String,
+        /// Its first address.
+        first: Iova,
+        /// The size that was probably meant.
+        size: u64,
+    },
     /// A range has an empty name.
     #[error("\"{text}\" has no name before the =; write NAME=RANGE, or RANGE alone")]
     NoName {
@@ -226,7 +242,8 @@ pub fn parse_ranges(texts: &[String]) -> Result<Vec<WantedRange>, LayoutError> {
             return Err(LayoutError::SameName { name: name.to_owned() });
         }
         let range = parse_mappable(range)?;
-        let told = RangeKind::NAMES.iter().find(|(start, _)| name.starts_with(start));
+        let lower = name.to_ascii_lowercase();
+        let told = RangeKind::NAMES.iter().find(|(start, _)| lower.starts_with(start));
         let kind = told.map_or(RangeKind::Ram, |(_, kind)| *kind);
         layout.push(WantedRange { name: name.to_owned(), range, kind, piece: None });
     }
@@ -236,8 +253,12 @@ pub fn parse_ranges(texts: &[String]) -> Result<Vec<WantedRange>, LayoutError> {
 /// Parses a range that one request can state.
 pub(crate) fn parse_mappable(text: &str) -> Result<IovaRange, LayoutError> {
     let range = parse_range(text)?;
+    let (first, page) = (range.first(), PageSize::P4K);
     match range.size() {
-        Some(_) => Ok(range),
         None => Err(LayoutError::WholeSpace { text: text.to_owned() }),
+        Some(size) if !text.contains('+') && size > 1 && page.is_aligned(first.0 | (size - 1)) => {
+            Err(LayoutError::OneTooMany { text: text.to_owned(), first, size: size - 1 })
+        }
+        Some(_) => Ok(range),
     }
 }

@@ -118,6 +118,11 @@ fn expectation(expect: Expect) -> Result<Expectation, Problem> {
         let problem = "name the hosts, such as [\"amd\"]; [\"*\"] means all".to_owned();
         return Err(Problem::at(&expect.hosts, problem));
     }
+    let star = |host: &&String| host.strip_suffix('*').unwrap_or(host).contains('*');
+    if let Some(host) = expect.hosts.get_ref().iter().find(star) {
+        let problem = format!("\"{host}\": a * stands at the end only, for the rest of a name");
+        return Err(Problem::at(&expect.hosts, problem));
+    }
     let from = expect.from.map(|kernel| kernel.0);
     if let (Some(from), Some(until)) = (&from, &expect.until)
         && age(&until.get_ref().0) < age(from)

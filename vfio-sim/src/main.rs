@@ -69,7 +69,8 @@ struct ViewArguments {
     /// The devices that share one container; without, each group has its own.
     #[arg(long, value_name = "BDF,...", value_delimiter = ',')]
     devices: Vec<String>,
-    /// Reserve what a device's DMA mask and its IOMMU leave out: proposed in 2020, not merged.
+    /// Imitate a kernel that was proposed in 2020 and never made: it reserves the addresses above a
+    /// device's DMA mask and outside its IOMMU's aperture.
     #[arg(long)]
     reserve_dma_masks: bool,
     /// Print JSON. Addresses are strings, since many JSON readers lose the low bits of numbers.

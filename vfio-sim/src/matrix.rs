@@ -54,10 +54,45 @@ impl Matrix {
         for row in &self.reports {
             text += &render_row(row, width);
         }
+        text += &self.footnotes();
         for row in &self.reports {
             text += &render_reasons(row);
         }
-        text
+        text + &self.summary()
+    }
+
+    /// What a reader of the columns must know.
+    fn footnotes(&self) -> String {
+        let notes = self.kernels.iter().filter_map(|kernel| {
+            let note = match kernel {
+                kernel if *kernel == Kernel::SERIES_2018_V6 => {
+                    "a series of patches that was withdrawn, since it broke guests with Intel displays"
+                }
+                kernel if !kernel.behaviours().valid_iova_list => {
+                    "checks nothing but the IOMMU's width: what it maps over a reserved region, devices \
+                     do not reach"
+                }
+                _ => return None,
+            };
+            Some(format!("{kernel}: {note}\n"))
+        });
+        let notes: String = notes.collect();
+        if notes.is_empty() { notes } else { format!("\n{notes}") }
+    }
+
+    /// On how many hosts the layout fits.
+    fn summary(&self) -> String {
+        if self.reports.len() < 2 {
+            return String::new();
+        }
+        let fit = |row: &&Vec<Report>| {
+            row.iter().any(|report| report.fits) && {
+                let neutral = |r: &Report| r.fits || r.verdict == Verdict::NotAssigned;
+                row.iter().all(neutral)
+            }
+        };
+        let (fit, all) = (self.reports.iter().filter(fit).count(), self.reports.len());
+        format!("\nfits on {fit} of {all} hosts, wherever a device can be assigned\n")
     }
 }
 
@@ -102,7 +137,17 @@ fn render_reasons(row: &[Report]) -> String {
         }
         text += "\n";
     }
-    text
+    text + &render_suggestion(row)
+}
+
+/// The layout that fits under the newest of the kernels that refuse this one.
+fn render_suggestion(row: &[Report]) -> String {
+    let containers = row.iter().rev().flat_map(|report| &report.containers);
+    let mut suggestions = containers.map(|container| &container.would_fit);
+    match suggestions.find(|ranges| !ranges.is_empty()) {
+        Some(ranges) => format!("  a layout that fits: {}\n", ranges.join(" ")),
+        None => String::new(),
+    }
 }
 
 /// The kernels of some columns: `4.19, 6.1 to 7.3`.

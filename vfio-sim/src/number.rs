@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
-use vfio_type1::{Iova, IovaRange, RangeError};
+use vfio_type1::{Iova, IovaRange, PageSize, RangeError};
 
 /// What is wrong with a number or a range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +26,14 @@ pub enum NumberError {
     TooLarge {
         /// What was given.
         text: String,
+    },
+    /// It is decimal, and no page begins there; read as hexadecimal one would.
+    #[error("\"{text}\" is decimal, {value:#x}; write 0x{text} if you mean that")]
+    LooksHexadecimal {
+        /// What was given.
+        text: String,
+        /// What it is.
+        value: u64,
     },
     /// It is not a range.
     #[error("\"{text}\" is not a range: write FIRST-LAST (inclusive) or FIRST+SIZE")]
@@ -70,7 +78,19 @@ pub fn parse_number(text: &str) -> Result<u64, NumberError> {
     }
     let too_large = || NumberError::TooLarge { text: text.to_owned() };
     let value = u64::from_str_radix(digits, radix).map_err(|_| too_large())?;
+    if digits == text && looks_hexadecimal(digits, value) {
+        return Err(NumberError::LooksHexadecimal { text: text.to_owned(), value });
+    }
     value.checked_mul(1 << shift).ok_or_else(too_large)
+}
+
+/// Eight decimal digits or more that begin a page only if they are hexadecimal: somebody has copied
+/// an address without its 0x.
+fn looks_hexadecimal(digits: &str, decimal: u64) -> bool {
+    let page = PageSize::P4K;
+    digits.len() >= 8
+        && !page.is_aligned(decimal)
+        && u64::from_str_radix(digits, 16).is_ok_and(|value| page.is_aligned(value))
 }
 
 /// Parses a range.
@@ -115,6 +135,50 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
+/// A register or an ID: hexadecimal with or without `0x`, as sysfs, `lspci` and boot logs print it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Register {
+    pub(crate) value: u64,
+    /// How many digits were written.
+    pub(crate) digits: usize,
+}
+
+impl Register {
+    /// How many digits a class has, or more for what is none.
+    fn of_class(value: u64) -> usize {
+        if value < 1 << 24 { 6 } else { 16 }
+    }
+}
+
+impl FromStr for Register {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.strip_prefix("0x").unwrap_or(text);
+        let value = Some(digits).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let value = value.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        let value =
+            value.ok_or_else(|| format!("\"{text}\" is not hexadecimal, such as 0x8086"))?;
+        Ok(Self { value, digits: digits.len() })
+    }
+}
+
+impl<'de> Deserialize<'de> for Register {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected hexadecimal, such as \"0x8086\"")]
+        enum Written {
+            Integer(u64),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            // TOML has hexadecimal integers too; it does not tell how they were written.
+            Written::Integer(value) => Ok(Self { value, digits: Self::of_class(value) }),
+            Written::Text(text) => text.parse().map_err(de::Error::custom),
+        }
+    }
+}
+
 /// A value in a host file that is written as text and has a [`FromStr`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Text<T>(pub(crate) T);
@@ -147,6 +211,11 @@ mod tests {
         for text in ["", "K", "0x", "-1", "+1", "1.5G", "12Q", "0xg", "1 K", "1KK", "٣"] {
             assert!(matches!(parse_number(text), Err(NumberError::NotANumber { .. })), "{text}");
         }
+        for text in ["40000000", "0100000000"] {
+            let error = parse_number(text).unwrap_err().to_string();
+            assert!(error.contains(&format!("write 0x{text} if you mean that")), "{error}");
+        }
+        assert_eq!(parse_number("40960000"), Ok(40_960_000));
         for text in ["0x10000000000000000", "16384P", "18446744073709551616"] {
             assert!(matches!(parse_number(text), Err(NumberError::TooLarge { .. })), "{text}");
         }

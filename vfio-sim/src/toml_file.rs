@@ -68,9 +68,23 @@ pub(crate) fn parse<S: DeserializeOwned, T>(
 ) -> Result<T, FileError> {
     let invalid = |problem: Problem| problem.in_file(file, text);
     let shape: S = toml::from_str(text).map_err(|error| {
-        invalid(Problem { span: error.span(), text: error.message().replace('\n', "; ") })
+        invalid(Problem { span: error.span(), text: in_our_words(error.message()) })
     })?;
     build(shape).map_err(invalid)
+}
+
+/// What serde says, with what to do where its words are about itself.
+fn in_our_words(message: &str) -> String {
+    let hint = match message {
+        _ if message.starts_with("invalid type: map, expected a sequence") => {
+            "; there can be several, so write it in two brackets: [[...]]"
+        }
+        _ if message.ends_with("expected a sequence") => "; write a list: [\"...\"]",
+        _ if message.ends_with("expected u32") => "; write a number without quotes",
+        _ if message.ends_with("expected a boolean") => "; write true or false without quotes",
+        _ => "",
+    };
+    message.replace('\n', "; ") + hint
 }
 
 /// What is wrong, and where in the text.

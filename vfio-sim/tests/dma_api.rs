@@ -59,7 +59,10 @@ fn row(text: &str, range: &str) -> String {
 fn every_difference_is_shown_with_its_reason() {
     let text = show("bridge.toml", HOST, &[]);
     let rows = [
-        ("0x0..0xfff", "no yes page 0: never given out; VFIO maps it outside dma-ranges: the host"),
+        (
+            "0x0..0xfff",
+            "no yes page 0: never given out; VFIO does not care outside dma-ranges: the host",
+        ),
         ("0x1000..0x7ffffff", "no yes outside dma-ranges"),
         ("0x8000000..0x80fffff", "no no outside dma-ranges software MSI window: VFIO keeps it"),
         (

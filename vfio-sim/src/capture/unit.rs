@@ -159,8 +159,11 @@ impl Unit<'_> {
         // HATS: 4, 5 or 6 levels; 3 is reserved.
         let table_levels = 4 + u32::from(efr & 1 << 10 != 0) + 2 * u32::from(efr & 1 << 11 != 0);
         let stated = ivrs::virtual_address_bits(&source.bytes(ivrs::PATH).unwrap_or_default());
-        if stated.is_none() && table_levels > 4 {
-            self.assume("its IVRS table, which root may read, may allow fewer bits", source);
+        if stated.is_none() {
+            self.assume(
+                "no IVRS table, which root may read; assumed that it limits nothing",
+                source,
+            );
         }
         AmdVi {
             virtual_address_bits: stated.unwrap_or(64),

@@ -78,7 +78,7 @@ impl Claim {
     /// Why, and why the other view differs if it does.
     pub fn why(&self) -> String {
         match &self.by {
-            Claimant::FirstPage => "never given out; VFIO maps it".to_owned(),
+            Claimant::FirstPage => "never given out; VFIO does not care".to_owned(),
             Claimant::Aperture => "it does not translate these addresses".to_owned(),
             Claimant::DmaMask { .. } => self.why_mask().to_owned(),
             Claimant::BridgeWindow => {

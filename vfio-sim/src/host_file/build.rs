@@ -156,11 +156,16 @@ impl Groups {
             let region = parse_region(text.get_ref());
             regions.push(region.map_err(|problem| Problem::at(text, problem))?);
         }
+        let driver = device.driver.as_ref().map_or("vfio-pci", |driver| driver.get_ref());
+        if driver.is_empty() {
+            let problem = "a driver has a name; write \"none\" for an unbound device";
+            return Err(Problem::maybe_at(device.driver.as_ref(), problem));
+        }
         Ok(HostDevice {
             pci: function(&device)?,
             name,
             description: device.description,
-            driver: match (kind, device.driver.as_str()) {
+            driver: match (kind, driver) {
                 // The driver of an emulated device is its parent's; it is there for VFIO.
                 (HostGroupKind::Emulated, _) => Some("vfio_mdev".to_owned()),
                 (_, "none") => None,

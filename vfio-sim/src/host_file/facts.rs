@@ -104,9 +104,9 @@ fn newer(widths: Widths, changes: &[Newer]) -> Result<Vec<(Kernel, Widths)>, Pro
 }
 
 fn vtd(facts: &VtdFacts) -> Result<Vtd, Problem> {
-    let extended = facts.extended_capability.as_ref().map(|register| register.get_ref().0);
+    let extended = facts.extended_capability.as_ref().map(|register| register.get_ref().value);
     let unit = Vtd {
-        capability: facts.capability.get_ref().0,
+        capability: facts.capability.get_ref().value,
         extended_capability: extended.unwrap_or(0),
         scalable_mode: facts.scalable_mode.as_ref().is_some_and(|mode| *mode.get_ref()),
         snoop_control: snoop_control(facts, extended.map(ExtendedCapability))?,

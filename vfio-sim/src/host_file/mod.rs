@@ -114,7 +114,7 @@ mod tests {
             assert!(problem.contains(expected), "{problem}\nexpected {expected}");
         }
         let classes = device("0000:00:03.0", "") + "class = \"0x1000000\"\n";
-        assert!(problem(&classes).contains("test.toml:12:9: a class has 24 bits"));
+        assert!(problem(&classes).contains("test.toml:12:9: a class has six digits"));
         let buses = device("0000:00:03.0", "") + "buses = \"02-01\"\n";
         assert!(problem(&buses).contains("\"02-01\" are not buses"));
         let wide =

@@ -7,7 +7,7 @@ use toml::Spanned;
 use vfio_type1::IovaRange;
 
 use super::schema::Device;
-use crate::number::{Number, parse_range};
+use crate::number::{Register, parse_range};
 use crate::pci::{Bar, BarKind, PciFunction};
 use crate::toml_file::Problem;
 
@@ -24,8 +24,8 @@ pub(super) fn function(device: &Device) -> Result<PciFunction, Problem> {
 }
 
 fn ids(device: &Device) -> Result<Option<(u16, u16)>, Problem> {
-    let id = |number: &Spanned<Number>| {
-        let id = u16::try_from(number.get_ref().0);
+    let id = |number: &Spanned<Register>| {
+        let id = u16::try_from(number.get_ref().value);
         id.map_err(|_| Problem::at(number, "an ID has 16 bits, such as 0x8086".to_owned()))
     };
     match (&device.vendor, &device.device) {
@@ -38,10 +38,11 @@ fn ids(device: &Device) -> Result<Option<(u16, u16)>, Problem> {
 }
 
 /// A class with its subclass and programming interface: 24 bits.
-fn class(class: &Spanned<Number>) -> Result<u32, Problem> {
-    let value = u32::try_from(class.get_ref().0).ok().filter(|value| *value < 1 << 24);
+fn class(class: &Spanned<Register>) -> Result<u32, Problem> {
+    let Register { value, digits } = *class.get_ref();
+    let value = u32::try_from(value).ok().filter(|_| digits == 6);
     value.ok_or_else(|| {
-        Problem::at(class, "a class has 24 bits, such as 0x030000 for a display".to_owned())
+        Problem::at(class, "a class has six digits, such as 0x0c0330 for a USB controller")
     })
 }
 

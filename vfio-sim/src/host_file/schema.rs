@@ -9,7 +9,7 @@ use toml::Spanned;
 use vfio_type1::{IommuDriver, IovaRange, Kernel};
 
 use crate::names::iommu_driver;
-use crate::number::{Number, NumberError, Text, parse_range};
+use crate::number::{Number, NumberError, Register, Text, parse_range};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -142,8 +142,8 @@ pub(super) struct VirtioFacts {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct VtdFacts {
-    pub(super) capability: Spanned<Number>,
-    pub(super) extended_capability: Option<Spanned<Number>>,
+    pub(super) capability: Spanned<Register>,
+    pub(super) extended_capability: Option<Spanned<Register>>,
     pub(super) scalable_mode: Option<Spanned<bool>>,
     pub(super) snoop_control: Option<Spanned<bool>>,
     pub(super) interrupt_remapping: Spanned<bool>,
@@ -214,21 +214,16 @@ pub(super) struct Device {
     pub(super) name: Spanned<String>,
     #[serde(default)]
     pub(super) description: String,
-    #[serde(default = "vfio_pci")]
-    pub(super) driver: String,
-    pub(super) vendor: Option<Spanned<Number>>,
-    pub(super) device: Option<Spanned<Number>>,
-    pub(super) class: Option<Spanned<Number>>,
+    pub(super) driver: Option<Spanned<String>>,
+    pub(super) vendor: Option<Spanned<Register>>,
+    pub(super) device: Option<Spanned<Register>>,
+    pub(super) class: Option<Spanned<Register>>,
     pub(super) buses: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) bars: BTreeMap<Spanned<String>, Spanned<String>>,
     pub(super) dma_mask_bits: Option<Spanned<u32>>,
     #[serde(default)]
     pub(super) regions: Vec<Spanned<String>>,
-}
-
-fn vfio_pci() -> String {
-    "vfio-pci".to_owned()
 }
 
 pub(super) struct Driver(pub(super) IommuDriver);

@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use clap::Args;
 use vfio_sim::check;
 use vfio_sim::host::Host;
-use vfio_sim::layout::Layout;
+use vfio_sim::layout::{self, Expectation, Layout};
 use vfio_sim::{hosts, junit, matrix};
 use vfio_type1::Kernel;
 
-use super::{REFUSED, Stop, ViewArguments, find_layout, write_file, write_json};
+use super::{REFUSED, Stop, ViewArguments, complain, find_layout, write_file, write_json};
 
 #[derive(Args)]
 #[command(override_usage = "vfio-sim check [OPTIONS] HOST RANGE...\n       \
@@ -23,7 +23,7 @@ pub(super) struct CheckArguments {
     /// map: [NAME=]FIRST+SIZE or [NAME=]FIRST-LAST, both ends included. Numbers are decimal or 0x
     /// hexadecimal, with K, M, G, T or P. A range whose NAME begins with bar stays whole where another
     /// place is suggested; one that begins with rom is read-only.
-    #[arg(required_unless_present = "all_hosts", value_name = "HOST RANGE")]
+    #[arg(required_unless_present_any = ["all_hosts", "more_hosts"], value_name = "HOST RANGE")]
     host_and_ranges: Vec<String>,
     /// A known layout (see `vfio-sim layouts`) or a layout file in TOML, instead of ranges.
     #[arg(long, value_name = "LAYOUT")]
@@ -33,6 +33,9 @@ pub(super) struct CheckArguments {
     junit: Option<PathBuf>,
     #[command(flatten)]
     options: ViewArguments,
+    /// Check on this host too, and print a table. May be given more than once.
+    #[arg(long = "host", value_name = "HOST", conflicts_with = "devices")]
+    more_hosts: Vec<String>,
     /// Check on every known host, and print a table.
     #[arg(long, conflicts_with = "devices")]
     all_hosts: bool,
@@ -55,19 +58,28 @@ pub(super) fn run(arguments: &CheckArguments, out: &mut impl Write) -> Result<Ex
 impl CheckArguments {
     /// The hosts to check on, and what to check.
     fn hosts_and_layout(&self) -> Result<(Vec<Host>, Layout), Stop> {
-        let (mut hosts, ranges): (Vec<Host>, _) = match &self.host_and_ranges[..] {
-            ranges if self.all_hosts => {
-                (hosts::known().collect::<Result<_, _>>().map_err(Stop::bad)?, ranges)
+        let mut hosts: Vec<Host> = Vec::new();
+        if self.all_hosts {
+            hosts = hosts::known().collect::<Result<_, _>>().map_err(Stop::bad)?;
+        }
+        for name in &self.more_hosts {
+            hosts.push(hosts::find(name).map_err(Stop::bad)?);
+        }
+        let ranges = match &self.host_and_ranges[..] {
+            [host, ranges @ ..] if hosts.is_empty() => {
+                hosts.push(find_host(host)?);
+                ranges
             }
-            [host, ranges @ ..] => (vec![hosts::find(host).map_err(Stop::bad)?], ranges),
-            [] => (Vec::new(), &[][..]),
+            ranges => ranges,
         };
         for host in &mut hosts {
             host.reserve_dma_masks |= self.options.reserve_dma_masks;
         }
         let layout = find_layout(self.layout.as_deref(), ranges)?;
         let nothing = "nothing to check; write FIRST+SIZE or FIRST-LAST, or --layout LAYOUT";
-        Ok((hosts, layout.ok_or_else(|| Stop::BadInput(nothing.to_owned()))?))
+        let layout = layout.ok_or_else(|| Stop::BadInput(nothing.to_owned()))?;
+        warn_of_unknown_hosts(&layout, &hosts);
+        Ok((hosts, layout))
     }
 
     fn write_junit<'a>(
@@ -79,6 +91,27 @@ impl CheckArguments {
         let name = if layout.name.is_empty() { "vfio-sim check" } else { &layout.name };
         let xml = junit::render(name, reports).map_err(Stop::bad)?;
         write_file(path, &xml)
+    }
+}
+
+/// The host, unless the argument is a range, so that the host is missing.
+fn find_host(name: &str) -> Result<Host, Stop> {
+    match layout::parse_ranges(std::slice::from_ref(&name.to_owned())) {
+        Ok(_) => Err(Stop::BadInput(format!("\"{name}\" is a range; write a host before it"))),
+        Err(_) => hosts::find(name).map_err(Stop::bad),
+    }
+}
+
+/// A name that stands for no host is a mistake which nothing else would show.
+fn warn_of_unknown_hosts(layout: &Layout, hosts: &[Host]) {
+    let names = hosts.iter().map(|host| host.name.as_str()).chain(hosts::names());
+    let names: Vec<&str> = names.collect();
+    for pattern in layout.expectations.iter().flat_map(|expectation| &expectation.hosts) {
+        if !names.iter().any(|name| Expectation::names(pattern, name)) {
+            complain(&format!(
+                "note: the layout expects something of \"{pattern}\", which is no host"
+            ));
+        }
     }
 }
 

@@ -98,7 +98,7 @@ fn wanted() -> impl Strategy<Value = WantedRange> {
         |(name, a, shift, b, other)| {
             let first = (a >> shift).max(1);
             let last = first.saturating_add(b >> other);
-            let range = parse_range(&format!("{first}-{last}")).unwrap();
+            let range = parse_range(&format!("{first:#x}-{last:#x}")).unwrap();
             WantedRange { name, range, kind: RangeKind::Ram, piece: None }
         },
     )
@@ -156,7 +156,7 @@ fn texts_of(host: &str, kernel: &str, ranges: &[&str]) -> Vec<String> {
 #[test]
 fn every_known_host_is_well_laid_out() {
     for host in hosts::names() {
-        let texts = texts_of(host, "7.3", &["ram=0+4G", "bar=0x380000000000+16G", "x=0-4K"]);
+        let texts = texts_of(host, "7.3", &["ram=0+4G", "bar=0x380000000000+16G", "x=0-0xfff"]);
         assert!(texts.iter().any(|text| text.starts_with(&format!("host {host},"))), "{texts:?}");
     }
 }
