@@ -15,13 +15,17 @@ use crate::attach::AttachError;
 use crate::callback::{Callbacks, UnmapCallback, Unpinner};
 use crate::claim::{AddGroupError, check_claim};
 use crate::dirty::{DirtyError, DirtyPages};
+use crate::dma::{Miss, Port};
 use crate::errno::Errno;
 use crate::extension::{self, advertises};
+use crate::fault::RemovedBy;
+use crate::history::History;
 use crate::host::{Group, GroupId};
 use crate::info::Info;
+use crate::iotlb::Translation;
 use crate::kernel::Kernel;
 use crate::map::{MapDma, MapError};
-use crate::mapping::MappingInfo;
+use crate::mapping::{Mapping, MappingInfo};
 use crate::process::Process;
 use crate::range::IovaRange;
 use crate::type1::{NoType1, Type1, Type1Version};
@@ -51,6 +55,7 @@ struct State {
     groups: Vec<Arc<Group>>,
     driver: Driver,
     callbacks: Callbacks,
+    history: History,
 }
 
 enum Driver {
@@ -111,8 +116,12 @@ impl SetIommuError {
 
 impl Container {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let state =
-            State { groups: Vec::new(), driver: Driver::None, callbacks: Callbacks::default() };
+        let state = State {
+            groups: Vec::new(),
+            driver: Driver::None,
+            callbacks: Callbacks::default(),
+            history: History::default(),
+        };
         Self { core: Arc::new(Core { shared, state: Mutex::new(state) }) }
     }
 
@@ -195,7 +204,18 @@ impl Container {
 
     /// `VFIO_IOMMU_MAP_DMA`: maps the caller's memory, or gives a mapping a new process address.
     pub fn map(&self, caller: &Arc<Process>, request: &MapDma) -> Result<(), MapError> {
-        self.core.lock().type1()?.map(caller, request)
+        let mut state = self.core.lock();
+        state.history.count_call();
+        state.type1()?.map(caller, request)?;
+        if request.flags & MapDma::VADDR != 0
+            && let Ok(range) = IovaRange::from_size(request.iova, request.size)
+        {
+            // Devices must not go on with the process address of before.
+            let ports = state.ports();
+            drop(state);
+            ports.iter().for_each(|port| port.forget(&range));
+        }
+        Ok(())
     }
 
     /// `VFIO_IOMMU_UNMAP_DMA`: returns the bytes of the mappings removed, or with flag VADDR of
@@ -203,21 +223,26 @@ impl Container {
     ///
     /// Calls the unmap callbacks of emulated devices that have pages of a mapping pinned, without
     /// holding a lock.
+    /// When it returns, no device accesses what was removed, and none will.
     pub fn unmap(&self, caller: &Arc<Process>, request: &UnmapDma) -> Result<u64, UnmapError> {
         let mut total: u64 = 0;
         let mut told: Option<(IovaRange, u32)> = None;
+        self.core.lock().history.count_call();
         loop {
             let mut state = self.core.lock();
-            let step = state.type1()?.unmap(caller, request).map_err(|error| error.after(total))?;
-            let mapping = match step {
+            let step = state.type1()?.unmap(caller, request);
+            let callbacks = match &step {
+                Ok(Unmapped::Notify { .. }) => state.callbacks.all(),
+                Ok(Unmapped::Done(_)) | Err(_) => Vec::new(),
+            };
+            forget_removed(state, RemovedBy::Unmap);
+            let mapping = match step.map_err(|error| error.after(total))? {
                 Unmapped::Done(removed) => return Ok(total.wrapping_add(removed)),
                 Unmapped::Notify { mapping, removed } => {
                     total = total.wrapping_add(removed);
                     mapping
                 }
             };
-            let callbacks = state.callbacks.all();
-            drop(state);
             let rounds = told.filter(|(last, _)| *last == mapping).map_or(0, |(_, rounds)| rounds);
             if rounds > MAX_RETRIES {
                 return Err(UnmapError::StillPinned { mapping, rounds, removed: total });
@@ -298,6 +323,12 @@ impl State {
         self.groups.first().map(|group| Kind::of(group))
     }
 
+    /// The groups' bus masters.
+    fn ports(&self) -> Vec<Arc<Port>> {
+        let used = self.groups.iter().filter(|group| group.bus.is_used());
+        used.flat_map(|group| group.bus.ports()).collect()
+    }
+
     fn type1(&mut self) -> Result<&mut Type1, NoType1> {
         match &mut self.driver {
             Driver::Type1(type1) => Ok(type1),
@@ -305,6 +336,21 @@ impl State {
             Driver::NoIommu => Err(NoType1::NoIommu),
         }
     }
+}
+
+/// Remembers what was removed, and makes devices forget it. An access may hold its IOTLB's lock
+/// while it waits for the container's, so this takes the state, to let go of it in between.
+fn forget_removed(mut state: MutexGuard<'_, State>, by: RemovedBy) {
+    let Driver::Type1(type1) = &mut state.driver else { return };
+    let removed = std::mem::take(&mut type1.removed);
+    let Some(hull) = removed.hull() else { return };
+    let ports = state.ports();
+    if ports.is_empty() {
+        return;
+    }
+    state.history.remember(&removed, by);
+    drop(state);
+    ports.iter().for_each(|port| port.forget(&hull));
 }
 
 impl Core {
@@ -341,19 +387,39 @@ impl Core {
         Ok(())
     }
 
-    /// Lets a group go; with the last one goes the driver.
-    pub(crate) fn remove(&self, group: GroupId) {
+    /// What `iova` means to the devices of a group, as a walk of the page tables finds it.
+    pub(crate) fn translation(&self, group: GroupId, iova: Iova) -> Result<Translation, Miss> {
         let mut state = self.lock();
-        state.groups.retain(|member| member.id != group);
+        let type1 = state.type1().map_err(|_| Miss::NotAttached)?;
+        if !type1.iommu_groups().any(|attached| attached.id == group) {
+            return Err(Miss::NotAttached);
+        }
+        let mapping = type1.mappings.containing(iova).filter(|mapping| mapping.iommu_mapped);
+        let translation = mapping.map(Mapping::translation);
+        let removal = state.history.removal_of(iova);
+        translation.ok_or_else(|| removal.map_or(Miss::NeverMapped, Miss::Unmapped))
+    }
+
+    /// Lets a group go; with the last one goes the driver. When it returns, the group's devices access
+    /// nothing.
+    pub(crate) fn remove(&self, group: &Group) {
+        group.bus.leave();
+        let mut state = self.lock();
+        state.history.count_call();
+        state.groups.retain(|member| member.id != group.id);
+        let mut driver = Driver::None;
         if let Driver::Type1(type1) = &mut state.driver {
-            type1.detach(group);
+            type1.detach(group.id);
+            let removed = std::mem::take(&mut type1.removed);
+            state.history.remember(&removed, RemovedBy::LastGroup);
         }
         if state.groups.is_empty() {
-            let driver = std::mem::replace(&mut state.driver, Driver::None);
-            // What it owns (processes, their memory) is not ours to run under the lock.
-            drop(state);
-            drop(driver);
+            driver = std::mem::replace(&mut state.driver, Driver::None);
         }
+        // What the driver owns (processes, their memory) is not ours to run under the lock.
+        drop(state);
+        drop(driver);
+        group.bus.ports().iter().for_each(|port| port.forget(&IovaRange::full()));
     }
 
     /// Registers an unmap callback and returns its number, which is never 0.

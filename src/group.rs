@@ -327,6 +327,7 @@ impl OpenGroup {
             return Err(SetContainerError::NeedsRawIo { group: group.id });
         }
         container.core.add(group, caller)?;
+        group.bus.enter(&container.core);
         state.container = Some(container.core);
         Ok(())
     }
@@ -340,7 +341,7 @@ impl OpenGroup {
         if state.open_devices != 0 {
             return Err(UnsetContainerError::DevicesOpen { group, count: state.open_devices });
         }
-        container.remove(group);
+        container.remove(&self.file.group);
         state.container = None;
         Ok(())
     }
@@ -431,7 +432,7 @@ impl Drop for GroupFile {
     /// The last descriptor, of the group or of a device, is closed: like UNSET_CONTAINER.
     fn drop(&mut self) {
         if let Some(container) = self.lock().container.take() {
-            container.remove(self.group.id);
+            container.remove(&self.group);
         }
         self.shared.mark_closed(self.group.id);
     }

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::dma::Bus;
 use crate::domain::Iommu;
 use crate::kernel::Behaviours;
 use crate::range::IovaRange;
@@ -122,6 +123,8 @@ pub(crate) struct Group {
     pub(crate) regions: RegionList,
     /// The first region that the firmware insists on, and its device.
     pub(crate) locked_region: Option<(ReservedRegion, String)>,
+    /// How its devices do DMA.
+    pub(crate) bus: Bus,
 }
 
 impl Group {
@@ -138,7 +141,7 @@ impl Group {
             // Without IOMMU data the kernel lists nothing (spec 4.1).
             GroupKind::Emulated | GroupKind::NoIommu => RegionList::default(),
         };
-        Self { id, kind, devices, regions, locked_region }
+        Self { id, kind, devices, regions, locked_region, bus: Bus::default() }
     }
 
     pub(crate) fn is_noiommu(&self) -> bool {

@@ -105,6 +105,12 @@ mod info;
 mod map;
 mod unmap;
 
+// Devices: how they reach memory, and what is said when they cannot.
+mod dma;
+mod fault;
+mod history;
+mod iotlb;
+
 // The files a program opens.
 mod callback;
 mod claim;
@@ -124,9 +130,11 @@ pub use claim::AddGroupError;
 pub use container::{Container, SetIommuError};
 pub use device::OpenDevice;
 pub use dirty::{BitmapError, DirtyError, DirtyPages, UserBitmap};
+pub use dma::BusMaster;
 pub use domain::{FixedIommu, Iommu, IommuDriver};
 pub use emulated::{DmaRwError, MAX_PIN_PAGES, PinPagesError};
 pub use errno::Errno;
+pub use fault::{DmaAccess, DmaFault, FaultCause, Faults, MAX_FAULTS, Removal, RemovedBy};
 pub use group::{
     FdTarget, GroupStatus, OpenDeviceError, OpenGroup, OpenGroupError, SetContainerError,
     UnsetContainerError,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::addr::{Iova, Vaddr};
 use crate::bitmap::DirtyBitmap;
+use crate::iotlb::Translation;
 use crate::memory::Access;
 use crate::page_size::PageSize;
 use crate::process::Process;
@@ -139,6 +140,11 @@ impl Mapping {
         if let Some(bitmap) = self.bitmap_mut() {
             bitmap.mark(first, part.pages(page));
         }
+    }
+
+    pub(crate) fn translation(&self) -> Translation {
+        let Self { iova, vaddr, access, .. } = *self;
+        Translation { iova, vaddr, access, owner: Arc::clone(&self.owner) }
     }
 
     pub(crate) fn info(&self) -> MappingInfo {

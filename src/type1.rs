@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::domain::Iommu;
 use crate::errno::Errno;
+use crate::history::RemovedRanges;
 use crate::host::{Group, GroupId};
 use crate::iova_list::IovaList;
 use crate::kernel::{Behaviours, Kernel};
@@ -75,6 +76,8 @@ pub(crate) struct Type1 {
     pub(crate) invalid_vaddrs: u64,
     /// Dirty tracking is on.
     pub(crate) tracking: bool,
+    /// What was removed since the container looked last.
+    pub(crate) removed: RemovedRanges,
 }
 
 impl Type1 {
@@ -96,6 +99,7 @@ impl Type1 {
             entries_left: entry_limit,
             invalid_vaddrs: 0,
             tracking: false,
+            removed: RemovedRanges::default(),
         }
     }
 
@@ -146,6 +150,7 @@ impl Type1 {
     /// Takes a removed mapping off all accounts.
     pub(crate) fn release(&mut self, mapping: &Mapping) {
         mapping.owner.uncharge(mapping.locked_pages);
+        self.removed.add(mapping.iova);
         self.entries_left = self.entries_left.saturating_add(1);
         if mapping.vaddr_invalid {
             self.invalid_vaddrs -= 1;

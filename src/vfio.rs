@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::container::Container;
+use crate::dma::BusMaster;
+use crate::fault::{FaultLog, Faults};
 use crate::group::{OpenGroup, OpenGroupError};
 use crate::host::{Binding, Group, GroupDescription, GroupId};
 use crate::kernel::Kernel;
@@ -34,6 +36,7 @@ pub(crate) struct Shared {
     allow_unsafe_interrupts: AtomicBool,
     noiommu: AtomicBool,
     dma_entry_limit: AtomicU32,
+    pub(crate) faults: FaultLog,
 }
 
 /// A host that cannot be.
@@ -102,6 +105,7 @@ impl Vfio {
             allow_unsafe_interrupts: AtomicBool::new(false),
             noiommu: AtomicBool::new(false),
             dma_entry_limit: AtomicU32::new(DEFAULT_DMA_ENTRY_LIMIT),
+            faults: FaultLog::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -152,6 +156,18 @@ impl Vfio {
             return Err(OpenGroupError::AlreadyOpen { group });
         }
         Ok(OpenGroup::new(Arc::clone(&self.shared), Arc::clone(known)))
+    }
+
+    /// A device's end of the bus, by which a simulated device does DMA; `None` for an unknown device.
+    pub fn bus_master(&self, device: &str) -> Option<BusMaster> {
+        let group = self.shared.groups.values().find(|group| group.has_device(device))?;
+        let (shared, group) = (Arc::clone(&self.shared), Arc::clone(group));
+        Some(BusMaster::new(shared, group, device.to_owned()))
+    }
+
+    /// Takes the faults of all devices out of the log.
+    pub fn take_faults(&self) -> Faults {
+        self.shared.faults.take()
     }
 
     /// The groups of the host, ascending.

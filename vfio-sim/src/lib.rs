@@ -10,6 +10,7 @@ pub mod config_space;
 mod describe;
 pub mod dma_api;
 mod draw;
+pub mod everywhere;
 pub mod host;
 pub mod host_file;
 pub mod hosts;

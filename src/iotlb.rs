@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! An IOTLB: the translations that a device has used last.
+
+use std::sync::Arc;
+
+use crate::addr::{Iova, Vaddr};
+use crate::memory::{Access, Memory};
+use crate::process::Process;
+use crate::range::IovaRange;
+
+/// How many translations are kept. Queues, descriptors and a few buffers at a time.
+const ENTRIES: usize = 8;
+
+/// A mapping as a device uses it.
+#[derive(Clone)]
+pub(crate) struct Translation {
+    pub(crate) iova: IovaRange,
+    pub(crate) vaddr: Vaddr,
+    pub(crate) access: Access,
+    pub(crate) owner: Arc<Process>,
+}
+
+impl Translation {
+    /// The process address that `iova`, which lies in the mapping, stands for.
+    pub(crate) fn vaddr_of(&self, iova: Iova) -> Vaddr {
+        Vaddr(self.vaddr.0.wrapping_add(iova.0.wrapping_sub(self.iova.first().0)))
+    }
+
+    pub(crate) fn memory(&self) -> &dyn Memory {
+        self.owner.memory()
+    }
+}
+
+/// A few translations. They never overlap, since mappings do not.
+#[derive(Default)]
+pub(crate) struct Iotlb {
+    entries: Vec<Translation>,
+    /// The entry that was used last.
+    last: usize,
+    /// The entry to be replaced next.
+    next: usize,
+}
+
+impl Iotlb {
+    /// The translation that holds `iova`.
+    pub(crate) fn find(&mut self, iova: Iova) -> Option<&Translation> {
+        let holds = |entry: &Translation| entry.iova.contains(iova);
+        if !self.entries.get(self.last).is_some_and(holds) {
+            self.last = self.entries.iter().position(holds)?;
+        }
+        self.entries.get(self.last)
+    }
+
+    /// Adds a translation, in the place of the oldest one if there is no room.
+    pub(crate) fn insert(&mut self, translation: Translation) -> &Translation {
+        if self.entries.len() < ENTRIES {
+            self.last = self.entries.len();
+            self.entries.push(translation);
+        } else {
+            self.last = self.next;
+            self.entries[self.last] = translation;
+            self.next = (self.next + 1) % ENTRIES;
+        }
+        &self.entries[self.last]
+    }
+
+    /// Drops what overlaps `range`.
+    pub(crate) fn forget(&mut self, range: &IovaRange) {
+        self.entries.retain(|entry| !entry.iova.overlaps(range));
+        self.next = 0;
+    }
+}

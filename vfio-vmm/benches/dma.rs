@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! How much of `memcpy`'s speed is left when a device copies through its domain: a read by the device
+//! into a buffer of its own, and a plain copy between the same two places, in one run.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use common::{NIC, rig};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use vfio_type1::{Access, Iova, MapDma};
+use vfio_vmm::OwnMemory;
+
+const IOVA: u64 = 0x1_0000_0000;
+const LARGEST: usize = 1 << 20;
+
+#[expect(unsafe_code, reason = "the memory that devices reach is raw memory")]
+fn copies(criterion: &mut Criterion) {
+    // SAFETY: the guest's memory is only read while it is mapped.
+    let rig = rig(unsafe { OwnMemory::direct() });
+    let nic = rig.vfio.bus_master(NIC).unwrap();
+    let guest = vec![1_u8; LARGEST + 4096];
+    let start = guest.as_ptr();
+    let aligned = start.wrapping_add(start.align_offset(4096));
+    let vaddr = aligned.expose_provenance() as u64;
+    let request = MapDma::new(IOVA, vaddr, LARGEST as u64, Access::Read);
+    rig.container.map(&Arc::clone(&rig.process), &request).unwrap();
+    let mut buffer = vec![0_u8; LARGEST];
+    let mut group = criterion.benchmark_group("dma");
+    for size in [64, 4 << 10, 64 << 10, LARGEST] {
+        group.throughput(Throughput::Bytes(size as u64));
+        group.bench_function(BenchmarkId::new("memcpy", size), |bencher| {
+            // SAFETY: `aligned` has `LARGEST` bytes behind it, which live to the end.
+            let from = unsafe { std::slice::from_raw_parts(aligned, size) };
+            bencher.iter(|| black_box(&mut buffer[..size]).copy_from_slice(black_box(from)));
+        });
+        group.bench_function(BenchmarkId::new("device", size), |bencher| {
+            bencher
+                .iter(|| nic.read(black_box(Iova(IOVA)), black_box(&mut buffer[..size])).unwrap());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, copies);
+criterion_main!(benches);
