@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use vfio_type1::{
     Access, Binding, Container, Fault, GroupId, Kernel, Memory, OpenGroup, PinFault, PinnedRun,
-    Process, Vaddr, VaddrRange, Vfio, extension,
+    Process, SetIommuError, Vaddr, VaddrRange, Vfio, extension,
 };
 
 use crate::host::{Host, HostDevice, HostGroup, age};
@@ -54,7 +54,8 @@ impl Assigned {
     pub fn new(vfio: &Vfio, groups: &[GroupId]) -> Result<Self, Refusal> {
         let mut assigned = Self::empty(vfio);
         assigned.attach(vfio, groups)?;
-        assigned.set_iommu(extension::TYPE1V2)?;
+        let set = assigned.set_iommu(extension::TYPE1V2);
+        set.map_err(|error| Refusal::new(error.errno(), &error))?;
         Ok(assigned)
     }
 
@@ -78,13 +79,12 @@ impl Assigned {
     }
 
     /// Sets a driver: the type1 version asked for, or noiommu if the groups have no IOMMU.
-    pub fn set_iommu(&self, type1: u64) -> Result<(), Refusal> {
+    pub fn set_iommu(&self, type1: u64) -> Result<(), SetIommuError> {
         let kind = match self.groups.first().map(OpenGroup::id) {
             Some(GroupId::NoIommu(_)) => extension::NOIOMMU,
             _ => type1,
         };
-        let set = self.container.set_iommu(&self.process, kind);
-        set.map_err(|error| Refusal::new(error.errno(), &error))
+        self.container.set_iommu(&self.process, kind)
     }
 }
 

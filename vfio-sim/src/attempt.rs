@@ -5,7 +5,8 @@
 //! be assigned end it.
 
 use vfio_type1::{
-    DirtyPages, Iova, IovaRange, MapDma, MapError, UnmapDma, UserBitmap, Vaddr, Vfio, extension,
+    DirtyPages, Iova, IovaRange, MapDma, MapError, SetIommuError, UnmapDma, UserBitmap, Vaddr,
+    Vfio, extension,
 };
 
 use crate::assign::{Assigned, Selection};
@@ -39,8 +40,19 @@ impl Attempt {
             }
             let mut report = StepReport::new(layout.describe(step));
             match step {
-                Step::Attach => report.refusal = assigned.attach(vfio, &selection.ids()).err(),
-                Step::SetIommu(version) => report.refusal = set_iommu(&assigned, *version).err(),
+                Step::Attach => {
+                    report.refusal = assigned.attach(vfio, &selection.ids()).err();
+                    attempt.not_assigned.clone_from(&report.refusal);
+                }
+                Step::SetIommu(version) => {
+                    let error = set_iommu(&assigned, *version).err();
+                    report.refusal = error.as_ref().map(|e| Refusal::new(e.errno(), e));
+                    // A program that asks too early or twice is refused; a group that cannot be
+                    // attached is none that could have been assigned.
+                    if matches!(error, Some(SetIommuError::Attach { .. })) {
+                        attempt.not_assigned.clone_from(&report.refusal);
+                    }
+                }
                 Step::Map(at) => attempt.map(&assigned, layout, *at, &mut report),
                 Step::Unmap { range, with_bitmap } => {
                     unmap(&assigned, *range, *with_bitmap, &mut report);
@@ -48,9 +60,6 @@ impl Attempt {
                 Step::StartDirty => report.refusal = dirty(&assigned, DirtyPages::Start),
                 Step::StopDirty => report.refusal = dirty(&assigned, DirtyPages::Stop),
                 Step::Detach => assigned.detach(),
-            }
-            if matches!(step, Step::Attach | Step::SetIommu(_)) {
-                attempt.not_assigned = report.refusal.clone();
             }
             attempt.steps.push(report);
             if index + 1 == layout.steps.len() {
@@ -81,7 +90,7 @@ impl Attempt {
     }
 }
 
-fn set_iommu(assigned: &Assigned, version: Type1) -> Result<(), Refusal> {
+fn set_iommu(assigned: &Assigned, version: Type1) -> Result<(), SetIommuError> {
     assigned.set_iommu(match version {
         Type1::V1 => extension::TYPE1,
         Type1::V2 => extension::TYPE1V2,

@@ -134,6 +134,10 @@ fn expectation(expect: Expect) -> Result<Expectation, Problem> {
         let problem = format!("\"{host}\": a * stands at the end only, for the rest of a name");
         return Err(Problem::at(&expect.hosts, problem));
     }
+    if expect.verdict == Verdict::Fits && expect.why.is_some() {
+        let problem = "what fits has no reason; leave why out, or expect another verdict";
+        return Err(Problem::at(&expect.hosts, problem));
+    }
     let from = expect.from.map(|kernel| kernel.0);
     if let (Some(from), Some(until)) = (&from, &expect.until)
         && age(&until.get_ref().0) < age(from)

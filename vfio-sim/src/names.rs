@@ -51,7 +51,7 @@ pub(crate) fn is_pci_address(name: &str) -> bool {
     let device_fits = u8::from_str_radix(device, 16).is_ok_and(|number| number < 32);
     shape
         && hex(domain, 4)
-        && domain.len() <= 8
+        && (domain.len() == 4 || domain.len() <= 8 && !domain.starts_with('0'))
         && hex(bus, 2)
         && bus.len() == 2
         && hex(device, 2)
@@ -76,7 +76,15 @@ mod tests {
         for good in ["0000:00:03.0", "10000:e1:1f.7", "0000:ff:00.0"] {
             assert!(is_pci_address(good), "{good}");
         }
-        for bad in ["", "00:03.0", "0000:00:20.0", "0000:00:03.8", "0000.00.03.0", "0000:00:3.0"] {
+        for bad in [
+            "",
+            "00000000:00:03.0",
+            "00:03.0",
+            "0000:00:20.0",
+            "0000:00:03.8",
+            "0000.00.03.0",
+            "0000:00:3.0",
+        ] {
             assert!(!is_pci_address(bad), "{bad}");
         }
     }

@@ -101,6 +101,18 @@ fn verdicts_are_written_for_ci_systems() {
 }
 
 #[test]
+fn a_program_that_asks_too_early_is_refused() {
+    let text = "steps = [\"set-iommu v2\", \"attach\", \"map a\"]\n\
+                [[range]]\nname = \"a\"\nkind = \"ram\"\nrange = \"0+1G\"\n";
+    let layout = layout_file::parse("early", "early.toml", text).unwrap();
+    let reports = reports(&[hosts::find("vtd39").unwrap()], &[Kernel::V7_3], &layout);
+    assert_eq!(reports[0].verdict, Verdict::Refused);
+    let steps = &reports[0].containers[1].steps;
+    assert_eq!(steps.len(), 3, "the program goes on");
+    assert!(steps[0].refusal.is_some() && steps[1].refusal.is_none());
+}
+
+#[test]
 fn an_expectation_that_is_not_met_is_marked() {
     let text = "[[range]]\nname = \"ram\"\nkind = \"ram\"\nrange = \"0+1T\"\n\
                 [[expect]]\nverdict = \"refused\"\nhosts = [\"vtd39\"]\nwhy = \"0x0..0x7fffffffff\"\n";
