@@ -30,16 +30,20 @@ pub fn nearest_layout(
             };
         }
     }
-    Some(wanted.iter().zip(placed).flat_map(|(range, places)| named(range, places)).collect())
+    let mut layout = Vec::new();
+    for (range, places) in wanted.iter().zip(placed) {
+        let mut names = names(range, wanted);
+        let part = |place| Some(WantedRange { name: names.next()?, range: place, ..range.clone() });
+        layout.extend(places.into_iter().filter_map(part));
+    }
+    Some(layout)
 }
 
-fn named(wanted: &WantedRange, places: Vec<IovaRange>) -> Vec<WantedRange> {
-    let name = |index: usize| match index {
-        0 => wanted.name.clone(),
-        _ => format!("{}-{}", wanted.name, index + 1),
-    };
-    let part = |(index, range)| WantedRange { name: name(index), range, ..wanted.clone() };
-    places.into_iter().enumerate().map(part).collect()
+/// Names for the parts of a range that no other range has: `ram`, `ram-2`, `ram-3`.
+fn names<'a>(range: &'a WantedRange, all: &'a [WantedRange]) -> impl Iterator<Item = String> + 'a {
+    let others = (2..).map(|number| format!("{}-{number}", range.name));
+    let free = others.filter(|name| all.iter().all(|other| other.name != *name));
+    std::iter::once(range.name.clone()).chain(free)
 }
 
 /// What is left to map into: ranges of whole pages, ascending.
@@ -166,6 +170,16 @@ mod tests {
         assert_eq!(layout[0].range, range(4 * G, 0xfc_ffff_ffff));
         assert_eq!(layout[1].range, range(0x100_0000_0000, 0x103_ffff_ffff));
         assert_eq!(layout[1].name, "ram-2");
+    }
+
+    #[test]
+    fn parts_get_names_of_their_own() {
+        let amd = [range(0, 0xfc_ffff_ffff), range(0x100_0000_0000, 0xffff_ffff_ffff)];
+        let ram = wanted("ram", 4 * G, 1024 * G, RangeKind::Ram);
+        let other = wanted("ram-2", 0x800_0000_0000, G, RangeKind::Ram);
+        let layout = nearest_layout(&amd, PageSize::P4K, &[ram, other]).unwrap();
+        let names: Vec<&str> = layout.iter().map(|part| part.name.as_str()).collect();
+        assert_eq!(names, ["ram", "ram-3", "ram-2"]);
     }
 
     #[test]

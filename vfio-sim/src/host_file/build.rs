@@ -63,14 +63,16 @@ struct Iommus {
 
 impl Iommus {
     fn add(&mut self, iommu: &Spanned<Iommu>, cpu_page: PageSize) -> Result<(), Problem> {
-        let name = match &iommu.get_ref().name {
-            None => format!("iommu{}", self.list.len()),
-            Some(name) if self.position(name.get_ref()).is_some() => {
-                let problem = format!("two IOMMUs have the name \"{}\"", name.get_ref());
-                return Err(Problem::at(name, problem));
-            }
-            Some(name) => name.get_ref().clone(),
-        };
+        let stated = iommu.get_ref().name.as_ref();
+        let name =
+            stated.map_or(format!("iommu{}", self.list.len()), |name| name.get_ref().clone());
+        if self.position(&name).is_some() {
+            let problem = format!("two IOMMUs have the name \"{name}\"");
+            return Err(match stated {
+                Some(stated) => Problem::at(stated, problem),
+                None => Problem::at(iommu, problem + ", which is what one without a name gets"),
+            });
+        }
         let platform = platform(iommu, cpu_page)?;
         self.list.push(HostIommu { name, platform });
         Ok(())
