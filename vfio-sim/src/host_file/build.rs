@@ -23,8 +23,8 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
     for iommu in &file.iommu {
         iommus.add(iommu, page_size)?;
     }
-    let scopes: Vec<Spanned<String>> =
-        file.iommu.iter().flat_map(|iommu| scopes(iommu.get_ref())).collect();
+    let scopes: Vec<Vec<Spanned<String>>> =
+        file.iommu.iter().map(|iommu| scopes(iommu.get_ref())).collect();
     let mut groups = Groups::default();
     for group in file.group {
         groups.add(group, &iommus)?;
@@ -183,14 +183,28 @@ impl Groups {
     }
 }
 
-/// Devices that firmware tables name must be there: a misspelt one would be passed over.
-fn check_scopes(scopes: &[Spanned<String>], groups: &Groups) -> Result<(), Problem> {
-    match scopes.iter().find(|scope| !groups.devices.contains_key(scope.get_ref())) {
-        Some(scope) => {
-            Err(Problem::at(scope, format!("the host has no device \"{}\"", scope.get_ref())))
+/// Devices that firmware tables name must be there, behind that very IOMMU, or their memory would be
+/// passed over. A bridge stands for what is behind it.
+fn check_scopes(scopes: &[Vec<Spanned<String>>], groups: &Groups) -> Result<(), Problem> {
+    for (iommu, scopes) in scopes.iter().enumerate() {
+        for scope in scopes {
+            let name = scope.get_ref();
+            let holds =
+                |group: &&HostGroup| group.devices.iter().any(|device| device.name == *name);
+            let Some(group) = groups.list.iter().find(holds) else {
+                return Err(Problem::at(scope, format!("the host has no device \"{name}\"")));
+            };
+            let bridge = group.devices.iter().any(|d| d.name == *name && d.pci.buses.is_some());
+            if group.kind != HostGroupKind::Iommu(iommu) && !bridge {
+                let problem = format!(
+                    "device {name} is not behind this IOMMU; state its memory with the one of group {}",
+                    group.number
+                );
+                return Err(Problem::at(scope, problem));
+            }
         }
-        None => Ok(()),
     }
+    Ok(())
 }
 
 /// What decodes memory on one segment must not decode the same addresses.

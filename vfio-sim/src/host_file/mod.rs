@@ -130,6 +130,25 @@ mod tests {
     }
 
     #[test]
+    fn firmware_memory_is_stated_with_the_iommu_of_its_device() {
+        let unit = |rest: &str| {
+            let facts = "capability = \"0xd2008c222f0686\"\ninterrupt-remapping = true\n";
+            format!("[[iommu]]\n[iommu.vtd]\n{facts}{rest}")
+        };
+        let rmrr = "[[iommu.vtd.rmrr]]\nrange = \"0+1M\"\ndevices = [\"0000:00:03.0\"]\n";
+        let group =
+            device("0000:00:03.0", "").replace("number = 1", "number = 1\niommu = \"iommu1\"");
+        let there = format!("{}{}{group}", unit(""), unit(rmrr));
+        assert!(parse("t", "t.toml", &there).is_ok());
+        let elsewhere = format!("{}{}{group}", unit(rmrr), unit(""));
+        let problem = parse("t", "t.toml", &elsewhere).unwrap_err().to_string();
+        assert!(
+            problem.contains("t.toml:7:12: device 0000:00:03.0 is not behind this"),
+            "{problem}"
+        );
+    }
+
+    #[test]
     fn what_decodes_one_address_is_refused_by_name() {
         let bars = |bars: &str| device("0000:00:03.0", "") + &format!("bars = {{ {bars} }}\n");
         let two = bars("0 = \"0xf0000000+16M\", 1 = \"0xf0800000+8M\"");

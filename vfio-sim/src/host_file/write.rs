@@ -255,7 +255,7 @@ mod tests {
         base = "0x80c000001"
         length = "257M"
         remap-permitted = true
-        devices = ["0000:00:02.0"]
+        devices = ["0000:00:1c.0"]
         [[iommu]]
         [iommu.virtio]
         input-range = "0x1000-0x7fffffffff"
