@@ -211,7 +211,7 @@ impl Container {
             && let Ok(range) = IovaRange::from_size(request.iova, request.size)
         {
             // Devices must not go on with the process address of before.
-            let ports = state.ports();
+            let ports = ports(&state.groups);
             drop(state);
             ports.iter().for_each(|port| port.forget(&range));
         }
@@ -223,13 +223,16 @@ impl Container {
     ///
     /// Calls the unmap callbacks of emulated devices that have pages of a mapping pinned, without
     /// holding a lock.
+    ///
     /// When it returns, no device accesses what was removed, and none will.
     pub fn unmap(&self, caller: &Arc<Process>, request: &UnmapDma) -> Result<u64, UnmapError> {
         let mut total: u64 = 0;
         let mut told: Option<(IovaRange, u32)> = None;
-        self.core.lock().history.count_call();
         loop {
             let mut state = self.core.lock();
+            if told.is_none() {
+                state.history.count_call();
+            }
             let step = state.type1()?.unmap(caller, request);
             let callbacks = match &step {
                 Ok(Unmapped::Notify { .. }) => state.callbacks.all(),
@@ -323,12 +326,6 @@ impl State {
         self.groups.first().map(|group| Kind::of(group))
     }
 
-    /// The groups' bus masters.
-    fn ports(&self) -> Vec<Arc<Port>> {
-        let used = self.groups.iter().filter(|group| group.bus.is_used());
-        used.flat_map(|group| group.bus.ports()).collect()
-    }
-
     fn type1(&mut self) -> Result<&mut Type1, NoType1> {
         match &mut self.driver {
             Driver::Type1(type1) => Ok(type1),
@@ -338,18 +335,24 @@ impl State {
     }
 }
 
+/// The bus masters of some groups.
+fn ports(groups: &[Arc<Group>]) -> Vec<Arc<Port>> {
+    let used = groups.iter().filter(|group| group.bus.is_used());
+    used.flat_map(|group| group.bus.ports()).collect()
+}
+
 /// Remembers what was removed, and makes devices forget it. An access may hold its IOTLB's lock
 /// while it waits for the container's, so this takes the state, to let go of it in between.
-fn forget_removed(mut state: MutexGuard<'_, State>, by: RemovedBy) {
+fn forget_removed(mut guard: MutexGuard<'_, State>, by: RemovedBy) {
+    let state = &mut *guard;
     let Driver::Type1(type1) = &mut state.driver else { return };
-    let removed = std::mem::take(&mut type1.removed);
-    let Some(hull) = removed.hull() else { return };
-    let ports = state.ports();
-    if ports.is_empty() {
-        return;
+    let Some(hull) = type1.removed.hull() else { return };
+    let ports = ports(&state.groups);
+    if !ports.is_empty() {
+        state.history.remember(&type1.removed, by);
     }
-    state.history.remember(&removed, by);
-    drop(state);
+    type1.removed.clear();
+    drop(guard);
     ports.iter().for_each(|port| port.forget(&hull));
 }
 

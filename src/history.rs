@@ -34,11 +34,9 @@ impl History {
 
     /// Remembers ranges that a call has removed, ascending.
     pub(crate) fn remember(&mut self, removed: &RemovedRanges, by: RemovedBy) {
-        if removed.ranges.is_empty() {
-            return;
-        }
+        let Some(newest) = removed.ranges.rchunks(REMEMBERED).next() else { return };
         let thread = thread::current();
-        for range in &removed.ranges {
+        for range in newest {
             if self.removed.len() == REMEMBERED {
                 self.removed.pop_front();
             }
@@ -66,14 +64,18 @@ pub(crate) struct RemovedRanges {
 }
 
 impl RemovedRanges {
-    /// Adds a range above the ones before. Of more than are remembered, the first ones are kept;
-    /// [`Self::hull`] counts them all.
+    /// Adds a range above the ones before.
     pub(crate) fn add(&mut self, range: IovaRange) {
         let joins = |last: &&mut IovaRange| last.next() == Some(range.first());
         match self.ranges.last_mut().filter(joins) {
             Some(last) => *last = IovaRange::new(last.first(), range.last()).unwrap_or(*last),
             None => self.ranges.push(range),
         }
+    }
+
+    /// Begins anew.
+    pub(crate) fn clear(&mut self) {
+        self.ranges.clear();
     }
 
     /// From the lowest address removed to the highest.

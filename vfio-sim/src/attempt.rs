@@ -16,6 +16,7 @@ use crate::report::{Range, Refusal};
 use crate::verdict::Verdict;
 
 /// What came of a layout in one container.
+#[derive(Default)]
 pub(crate) struct Attempt {
     pub(crate) steps: Vec<StepReport>,
     pub(crate) ranges: Vec<RangeReport>,
@@ -27,14 +28,10 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// Tries a layout with the groups of a selection.
     pub(crate) fn of(layout: &Layout, selection: &Selection<'_>, vfio: &Vfio) -> Self {
-        let mut attempt = Self {
-            steps: Vec::new(),
-            ranges: Vec::new(),
-            not_assigned: selection.check_drivers(vfio.kernel()).err(),
-            not_mapped: Vec::new(),
-        };
+        let not_assigned = selection.check_drivers(vfio.kernel()).err();
+        let mut attempt = Self { not_assigned, ..Self::default() };
         let mut assigned = Assigned::empty(vfio);
-        for (index, step) in layout.steps.iter().enumerate() {
+        for step in &layout.steps {
             if attempt.not_assigned.is_some() {
                 return attempt;
             }
@@ -62,10 +59,8 @@ impl Attempt {
                 Step::Detach => assigned.detach(),
             }
             attempt.steps.push(report);
-            if index + 1 == layout.steps.len() {
-                attempt.not_mapped = not_mapped(&assigned, layout);
-            }
         }
+        attempt.not_mapped = not_mapped(&assigned, layout);
         attempt
     }
 
@@ -233,10 +228,5 @@ fn not_mapped(assigned: &Assigned, layout: &Layout) -> Vec<RangeReport> {
 /// Why a group that is not asked for by name is passed over: there is nothing to map into.
 pub(crate) fn no_iommu() -> Attempt {
     let why = "no IOMMU: nothing to map into".to_owned();
-    Attempt {
-        steps: Vec::new(),
-        ranges: Vec::new(),
-        not_assigned: Some(Refusal { errno: None, why }),
-        not_mapped: Vec::new(),
-    }
+    Attempt { not_assigned: Some(Refusal { errno: None, why }), ..Attempt::default() }
 }

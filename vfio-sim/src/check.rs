@@ -193,15 +193,18 @@ fn report(
         true => would_fit(selection, layout, vfio).unwrap_or_default(),
         false => Vec::new(),
     };
-    let of_steps = |ranges| if layout.states_steps { ranges } else { Vec::new() };
+    let (steps, not_mapped) = match layout.states_steps {
+        true => (attempt.steps, attempt.not_mapped),
+        false => (Vec::new(), Vec::new()),
+    };
     ContainerReport {
         groups: selection.ids().iter().map(ToString::to_string).collect(),
         devices: selection.device_names().into_iter().map(str::to_owned).collect(),
         verdict,
         not_assigned: attempt.not_assigned,
         ranges: attempt.ranges,
-        steps: if layout.states_steps { attempt.steps } else { Vec::new() },
-        not_mapped: of_steps(attempt.not_mapped),
+        steps,
+        not_mapped,
         would_fit: would_fit.iter().map(ToString::to_string).collect(),
         title: selection.title(),
     }

@@ -220,7 +220,7 @@ fn check_bars(groups: &Groups) -> Result<(), Problem> {
             });
             if let Some((_, other, other_name)) = clash {
                 let (range, other) = (bar.range, other.range);
-                let text = format!("{name}, {range}, overlaps {other_name}, {other}");
+                let text = format!("{name}, {range}, overlaps {other_name}, {other}; move one");
                 return Err(Problem::at(place, text));
             }
             known.push((segment, *bar, name));

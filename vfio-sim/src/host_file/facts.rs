@@ -305,7 +305,9 @@ fn ivmd(facts: &IvmdFacts) -> Result<Ivmd, Problem> {
         },
     };
     if !block.fits() {
-        let problem = format!("{length:#x} bytes from {start:#x} run past the end of the space");
+        let problem = format!(
+            "{length:#x} bytes from {start:#x} run past the end of the space; copy the IVRS table"
+        );
         return Err(Problem::at(&facts.length, problem));
     }
     Ok(block)

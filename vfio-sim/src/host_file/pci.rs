@@ -65,8 +65,9 @@ fn behind(device: &Device, text: &Spanned<String>) -> Result<(u8, u8), Problem> 
     let (first, last) = buses(text)?;
     match pci_bus(device.name.get_ref()) {
         Some((_, own)) if (first..=last).contains(&own) => {
-            let problem =
-                format!("bus {own:02x} is the one that the bridge stands on, not behind it");
+            let problem = format!(
+                "bus {own:02x} is the one that the bridge stands on, not behind it; leave it out"
+            );
             Err(Problem::at(text, problem))
         }
         _ => Ok((first, last)),
