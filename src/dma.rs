@@ -100,13 +100,14 @@ pub struct BusMaster {
     group: Arc<Group>,
     device: String,
     mask_bits: u32,
+    enabled: AtomicBool,
     port: Arc<Port>,
 }
 
 impl BusMaster {
     pub(crate) fn new(shared: Arc<Shared>, group: Arc<Group>, device: String) -> Self {
         let port = group.bus.add();
-        Self { shared, group, device, mask_bits: 64, port }
+        Self { shared, group, device, mask_bits: 64, enabled: AtomicBool::new(true), port }
     }
 
     /// The same device with fewer address lines: it cannot state addresses of more than `bits` bits.
@@ -114,6 +115,12 @@ impl BusMaster {
     pub fn with_address_bits(mut self, bits: u32) -> Self {
         self.mask_bits = bits.min(64);
         self
+    }
+
+    /// Turns bus mastering on or off, as bit 2 of a PCI device's command register does. It is on at
+    /// first. Without it every access is a fault.
+    pub fn set_enabled(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Release);
     }
 
     /// The device's name.
@@ -191,6 +198,9 @@ impl BusMaster {
                 return Err(self.fault(iova, access, FaultCause::PastTheEnd));
             }
         };
+        if !self.enabled.load(Ordering::Acquire) {
+            return Err(self.fault(iova, access, FaultCause::BusMasterOff));
+        }
         self.check_mask(&whole, access)?;
         let mut iotlb = lock(&self.port.iotlb);
         let (mut at, mut done) = (iova, 0);

@@ -64,6 +64,9 @@ pub enum FaultCause {
     /// The access runs past the end of the 64-bit space.
     #[error("it runs past the end of the address space")]
     PastTheEnd,
+    /// The device's bus mastering is off, so it may not start anything.
+    #[error("its bus mastering is off; set bit 2 of its command register")]
+    BusMasterOff,
     /// The device has fewer address lines.
     #[error("the device has {bits} address bits only")]
     BeyondMask {

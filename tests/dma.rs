@@ -105,6 +105,16 @@ fn a_fault_tells_where_and_why() {
         "0000:00:01.0 cannot read at 0x10000: the device has 16 address bits only"
     );
     assert_eq!(rig.vfio.take_faults().kept.len(), 7);
+
+    nic.set_enabled(false);
+    let fault = nic.read(Iova(0x10000), &mut bytes).unwrap_err();
+    assert_eq!(
+        fault.to_string(),
+        "0000:00:01.0 cannot read at 0x10000: its bus mastering is off; \
+         set bit 2 of its command register"
+    );
+    nic.set_enabled(true);
+    nic.read(Iova(0x10000), &mut bytes).unwrap();
 }
 
 #[test]

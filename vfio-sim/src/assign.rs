@@ -11,7 +11,7 @@ use vfio_type1::{
 };
 
 use crate::host::{Host, HostDevice, HostGroup, age};
-use crate::names::is_pci_address;
+use crate::names::with_domain;
 use crate::report::Refusal;
 
 /// Memory that is there wherever one looks: what is mapped does not matter here, only where.
@@ -96,12 +96,6 @@ pub struct Selection<'a> {
     pub groups: Vec<&'a HostGroup>,
     /// The devices that were asked for by name.
     asked_for: Vec<&'a HostDevice>,
-}
-
-/// `lspci` leaves out the domain of PCI addresses where it is 0.
-fn with_domain(name: &str) -> String {
-    let full = format!("0000:{name}");
-    if is_pci_address(&full) { full } else { name.to_owned() }
 }
 
 /// A device that a host does not have.

@@ -12,6 +12,7 @@ use vfio_type1::{
     IovaRange, Kernel, PageSize, ReservedRegion, Vfio,
 };
 
+use crate::device::ModelSpec;
 use crate::pci::{HostBridge, PciFunction};
 use crate::platform::Platform;
 use crate::policy::out_of_reach;
@@ -82,6 +83,8 @@ pub struct HostDevice {
     pub driver: Option<String>,
     /// What its configuration space says.
     pub pci: PciFunction,
+    /// What it does, if it can be switched on.
+    pub model: Option<ModelSpec>,
     /// Reserved regions that the host states outright, in the IOMMU driver's order. They follow
     /// those that the platform derives.
     pub regions: Vec<HostRegion>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Simulated hosts around `vfio-type1`.
+//! Simulated hosts and devices around `vfio-type1`.
 #![forbid(unsafe_code)]
 
 pub mod assign;
@@ -8,6 +8,7 @@ pub mod capture;
 pub mod check;
 pub mod config_space;
 mod describe;
+pub mod device;
 pub mod dma_api;
 mod draw;
 pub mod everywhere;

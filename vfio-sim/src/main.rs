@@ -11,12 +11,14 @@ mod replay;
 #[path = "main/show.rs"]
 mod show;
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use vfio_sim::assign::Selection;
+use vfio_sim::device::{DeviceSpec, SpecError};
 use vfio_sim::host::Host;
 use vfio_sim::layout::{self, Layout};
 use vfio_sim::{hosts, layouts};
@@ -62,6 +64,26 @@ enum Command {
 }
 
 #[derive(Args)]
+struct PlaceArguments {
+    /// Place a simulated device on the host: MODEL[,bdf=BDF][,KEY=VALUE...], where MODEL is
+    /// dma-engine, edu or peer. A new device gets a group of its own. May be given more than once.
+    #[arg(long = "device", value_name = "MODEL,...")]
+    models: Vec<String>,
+}
+
+impl PlaceArguments {
+    fn place(&self, host: &mut Host) -> Result<(), Stop> {
+        for text in &self.models {
+            let in_option = |error: &dyn Display| format!("--device {text}: {error}");
+            let spec: DeviceSpec =
+                text.parse().map_err(|error: SpecError| Stop::BadInput(in_option(&error)))?;
+            host.add_device(&spec).map_err(|error| Stop::BadInput(in_option(&error)))?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Args)]
 struct ViewArguments {
     /// The kernel to imitate: 2018-v6, 4.19, 5.10, 6.1, 6.12, 7.2 or 7.3.
     #[arg(long, default_value = Kernel::NEWEST.name())]
@@ -69,6 +91,8 @@ struct ViewArguments {
     /// The devices that share one container; without, each group has its own.
     #[arg(long, value_name = "BDF,...", value_delimiter = ',')]
     devices: Vec<String>,
+    #[command(flatten)]
+    place: PlaceArguments,
     /// Imitate a kernel that was proposed in 2020 and never made: it reserves the addresses above a
     /// device's DMA mask and outside its IOMMU's aperture.
     #[arg(long)]
@@ -168,6 +192,12 @@ fn list<'a>(
 }
 
 impl ViewArguments {
+    /// Changes the host as the options say.
+    fn change(&self, host: &mut Host) -> Result<(), Stop> {
+        host.reserve_dma_masks |= self.reserve_dma_masks;
+        self.place.place(host)
+    }
+
     fn kernel(&self) -> Result<Kernel, Stop> {
         self.kernel.parse().map_err(Stop::bad)
     }

@@ -37,6 +37,12 @@ pub(crate) fn is_uuid(name: &str) -> bool {
         && name.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }
 
+/// A PCI address in full: `lspci` leaves out the domain where it is 0.
+pub(crate) fn with_domain(name: &str) -> String {
+    let full = format!("0000:{name}");
+    if is_pci_address(&full) { full } else { name.to_owned() }
+}
+
 /// Whether a name is `DOMAIN:BUS:DEVICE.FUNCTION` as Linux prints it.
 pub(crate) fn is_pci_address(name: &str) -> bool {
     let hex = |digits: &str, count: usize| {

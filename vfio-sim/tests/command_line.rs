@@ -139,9 +139,23 @@ fn bad_usage_and_input_get_one_line() {
     bad_input(&["check", "vtd48", "x=0-0xffffffffffffffff"], "whole 64-bit space");
     bad_input(&["check", "vtd48", "ram=0+1Q"], "\"1Q\" is not a number");
     bad_input(&["check", "vtd48", "0+1", "--devices", "0000:00:99.0"], "it has 0000:00:00.0");
+    bad_input(&["show", "vtd48", "--device", "gpu"], "known are dma-engine, edu, peer");
+    bad_input(&["show", "vtd48", "--device", "edu,bdf=00:00.0"], "0000:00:00.0 is a bridge");
     bad_input(&["show", "no/such/host.toml"], "no/such/host.toml: cannot read");
     bad_input(&["show", "/"], "cannot read");
     bad_input(&["replay", "no-such.trace"], "no-such.trace: cannot read");
+}
+
+#[test]
+fn devices_are_placed_by_the_command_line() {
+    let placed = ["--device", "edu,bdf=07:00.0", "--device", "peer", "--devices", "07:00.0"];
+    let output = run(&[&["show", "vtd48"][..], &placed].concat());
+    let text = stdout(&output);
+    assert!(text.contains("group 5\n  device    0000:07:00.0  QEMU's educational"), "{text}");
+    let output = run(&[&["check", "vtd48", "ram=0+2G"][..], &placed].concat());
+    assert_eq!(output.status.code(), Some(0));
+    let text = stdout(&run(&["check", "--all-hosts", "0+4K", "--device", "edu"]));
+    assert!(text.contains("vtd48"), "{text}");
 }
 
 #[test]

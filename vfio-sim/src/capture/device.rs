@@ -18,6 +18,7 @@ pub(super) fn emulated(name: &str) -> HostDevice {
         description: String::new(),
         driver: Some("vfio_mdev".to_owned()),
         pci: PciFunction::default(),
+        model: None,
         regions: Vec::new(),
     }
 }
@@ -31,6 +32,7 @@ pub(super) fn pci(name: &str, directory: &str, source: &mut Source) -> HostDevic
         description: description(pci.class).to_owned(),
         driver,
         pci,
+        model: None,
         regions: Vec::new(),
     };
     // The default says nothing of a device for which nobody has set a mask.

@@ -58,6 +58,7 @@ impl Facts {
             description: String::new(),
             driver: Some("vfio-pci".to_owned()),
             pci: PciFunction { dma_mask_bits: *mask, ..PciFunction::default() },
+            model: None,
             regions: regions.iter().map(region).collect(),
         };
         Host {

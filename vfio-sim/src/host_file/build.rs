@@ -35,7 +35,7 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
     check_scopes(&scopes, &groups)?;
     check_bars(&groups)?;
     let bridges = host_bridges(&file.host_bridge)?;
-    Ok(Host {
+    let mut host = Host {
         name: name.to_owned(),
         description: file.description,
         source: file.source,
@@ -45,7 +45,9 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
         iommus: iommus.list,
         groups: groups.list,
         bridges,
-    })
+    };
+    host.place_models().map_err(|error| Problem::nowhere(error.to_string()))?;
+    Ok(host)
 }
 
 fn page_size(size: &Spanned<Number>) -> Result<PageSize, Problem> {
@@ -168,8 +170,10 @@ impl Groups {
             let problem = "a driver has a name; write \"none\" for an unbound device";
             return Err(Problem::maybe_at(device.driver.as_ref(), problem));
         }
+        let (pci, model) = function(&device, kind)?;
         Ok(HostDevice {
-            pci: function(&device)?,
+            pci,
+            model,
             name,
             description: device.description,
             driver: match (kind, driver) {

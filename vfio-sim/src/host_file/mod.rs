@@ -167,6 +167,35 @@ mod tests {
         assert!(wrong_facts(ivmd).contains("run past the end of the space"));
     }
 
+    #[test]
+    fn a_model_says_itself_what_it_is() {
+        let model = |rest: &str| device("0000:00:03.0", "") + rest;
+        let host = |rest: &str| parse("t", "t.toml", &format!("{IOMMU}{}", model(rest)));
+        let placed = host("model = \"peer,size=1M\"\n").unwrap();
+        let pci = &placed.devices().next().unwrap().pci;
+        assert_eq!((pci.ids, pci.bars.len()), (Some((0x1b36, 0x10f1)), 1));
+        let stated = "model = \"peer,size=1M\"\nbars = { 0 = \"1T+1M 64-bit prefetchable\" }\n";
+        let pci = host(stated).unwrap().devices().next().unwrap().pci.clone();
+        assert_eq!(pci.bars[&0].range.first().0, 1 << 40);
+        for (rest, expected) in [
+            ("model = \"nvme\"", "test.toml:12:9: there is no device model \"nvme\""),
+            ("model = \"edu,bdf=07:00.0\"", "test.toml:12:9: the device's name says where it is"),
+            ("model = \"edu\"\nclass = \"0x020000\"", "test.toml:13:9: the model says that"),
+            ("model = \"edu\"\nbuses = \"01\"", "test.toml:13:9: the model is no bridge"),
+            (
+                "model = \"edu\"\nbars = { 0 = \"0xc0000000+4K\" }",
+                "test.toml:13:14: BAR 0 of the model is 0x100000 bytes of memory, 32-bit; state",
+            ),
+            (
+                "model = \"edu\"\nbars = { 0 = \"0xc0000000+1M\", 1 = \"0+16 io\" }",
+                "the model has no BAR 1",
+            ),
+        ] {
+            let problem = problem(&model(&format!("{rest}\n")));
+            assert!(problem.contains(expected), "{problem}\nexpected {expected}");
+        }
+    }
+
     /// What is wrong with an IOMMU of these facts, in a host with pages of 4 KiB.
     fn wrong_facts(facts: &str) -> String {
         let text = format!("[[iommu]]\n{facts}\n{}", device("0000:00:03.0", ""));

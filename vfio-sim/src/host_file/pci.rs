@@ -7,12 +7,26 @@ use toml::Spanned;
 use vfio_type1::IovaRange;
 
 use super::schema::Device;
+use crate::device::{DeviceSpec, ModelSpec, SpecError, check_places};
+use crate::host::HostGroupKind;
 use crate::names::pci_bus;
 use crate::number::{Register, parse_range};
 use crate::pci::{Bar, BarKind, PciFunction};
 use crate::toml_file::Problem;
 
-pub(super) fn function(device: &Device) -> Result<PciFunction, Problem> {
+/// What a file says of a function, and of the model that simulates it.
+pub(super) fn function(
+    device: &Device,
+    group: HostGroupKind,
+) -> Result<(PciFunction, Option<ModelSpec>), Problem> {
+    let stated = stated(device)?;
+    match &device.model {
+        Some(text) => modelled(device, text, stated, group),
+        None => Ok((stated, None)),
+    }
+}
+
+fn stated(device: &Device) -> Result<PciFunction, Problem> {
     let (bars, rom) = bars(&device.bars)?;
     Ok(PciFunction {
         ids: ids(device)?,
@@ -22,6 +36,37 @@ pub(super) fn function(device: &Device) -> Result<PciFunction, Problem> {
         rom,
         dma_mask_bits: device.dma_mask_bits.as_ref().map(dma_mask_bits).transpose()?,
     })
+}
+
+/// A model says itself what the device is; the file may say where its BARs are.
+fn modelled(
+    device: &Device,
+    text: &Spanned<String>,
+    stated: PciFunction,
+    group: HostGroupKind,
+) -> Result<(PciFunction, Option<ModelSpec>), Problem> {
+    let spec = text.get_ref().parse();
+    let spec: DeviceSpec = spec.map_err(|error: SpecError| Problem::at(text, error.to_string()))?;
+    if spec.bdf.is_some() {
+        return Err(Problem::at(text, "the device's name says where it is; leave bdf out"));
+    }
+    if group == HostGroupKind::Emulated {
+        return Err(Problem::at(text, "models are of PCI devices, not of emulated ones"));
+    }
+    let said = [&device.vendor, &device.device, &device.class].into_iter().flatten().next();
+    if let Some(said) = said {
+        return Err(Problem::at(said, "the model says that; leave it out"));
+    }
+    if let Some(buses) = &device.buses {
+        return Err(Problem::at(buses, "the model is no bridge; leave buses out"));
+    }
+    let function = spec.model.model().function();
+    if !device.bars.is_empty() {
+        let checked = check_places(&function, &stated);
+        checked.map_err(|problem| Problem::maybe_at(device.bars.values().next(), problem))?;
+    }
+    let (ids, class) = (Some(function.ids), Some(function.class));
+    Ok((PciFunction { ids, class, ..stated }, Some(spec.model)))
 }
 
 fn ids(device: &Device) -> Result<Option<(u16, u16)>, Problem> {

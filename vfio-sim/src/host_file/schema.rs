@@ -215,6 +215,7 @@ pub(super) struct Device {
     #[serde(default)]
     pub(super) description: String,
     pub(super) driver: Option<Spanned<String>>,
+    pub(super) model: Option<Spanned<String>>,
     pub(super) vendor: Option<Spanned<Register>>,
     pub(super) device: Option<Spanned<Register>>,
     pub(super) class: Option<Spanned<Register>>,

@@ -78,7 +78,15 @@ fn device(device: &HostDevice, kind: HostGroupKind, text: &mut Text) {
         Some("vfio-pci") => {}
         driver => text.value("driver", quoted(driver.unwrap_or("none"))),
     }
-    function(&device.pci, text);
+    match &device.model {
+        // It says itself what it is.
+        Some(model) => {
+            text.value("model", quoted(&model.to_string()));
+            let pci = PciFunction { ids: None, class: None, ..device.pci.clone() };
+            function(&pci, text);
+        }
+        None => function(&device.pci, text),
+    }
     text.list("regions", device.regions.iter().map(region));
 }
 

@@ -73,7 +73,7 @@ impl CheckArguments {
             ranges => ranges,
         };
         for host in &mut hosts {
-            host.reserve_dma_masks |= self.options.reserve_dma_masks;
+            self.options.change(host)?;
         }
         let layout = find_layout(self.layout.as_deref(), ranges)?;
         let nothing = "nothing to check; write FIRST+SIZE or FIRST-LAST, or --layout LAYOUT";

@@ -10,7 +10,7 @@ use clap::Args;
 use vfio_sim::hosts;
 use vfio_type1::Kernel;
 
-use super::{Stop, complain};
+use super::{PlaceArguments, Stop, complain};
 
 #[derive(Args)]
 pub(super) struct RenderArguments {
@@ -22,6 +22,8 @@ pub(super) struct RenderArguments {
     /// The kernel to imitate: 2018-v6, 4.19, 5.10, 6.1, 6.12, 7.2 or 7.3.
     #[arg(long, default_value = Kernel::NEWEST.name())]
     kernel: String,
+    #[command(flatten)]
+    place: PlaceArguments,
 }
 
 #[derive(Args)]
@@ -38,7 +40,8 @@ pub(super) struct CaptureArguments {
 }
 
 pub(super) fn render(arguments: &RenderArguments) -> Result<ExitCode, Stop> {
-    let host = hosts::find(&arguments.host).map_err(Stop::bad)?;
+    let mut host = hosts::find(&arguments.host).map_err(Stop::bad)?;
+    arguments.place.place(&mut host)?;
     let kernel = arguments.kernel.parse().map_err(Stop::bad)?;
     let rendered = vfio_sim::render::tree(&host, kernel).map_err(Stop::bad)?;
     let unwritten = rendered.tree.write(&arguments.directory).map_err(Stop::bad)?;

@@ -35,7 +35,7 @@ pub(super) struct ShowArguments {
 pub(super) fn run(arguments: &ShowArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
     let options = &arguments.options;
     let mut host = hosts::find(&arguments.host).map_err(Stop::bad)?;
-    host.reserve_dma_masks |= options.reserve_dma_masks;
+    options.change(&mut host)?;
     let selection = options.selection(&host)?;
     if arguments.dma_api {
         return show_dma_api(&host, options, selection.as_ref(), out);

@@ -8,6 +8,7 @@ use super::tree::Tree;
 use super::unit::Unit;
 use super::{Place, group};
 use crate::config_space::{self, UNKNOWN_IDS};
+use crate::device::ConfigSpace;
 use crate::host::{HostDevice, HostGroup, HostGroupKind};
 use crate::names::pci_bus;
 use crate::pci::{Bar, BarKind, PciFunction};
@@ -61,12 +62,23 @@ fn pci(directory: &str, device: &HostDevice, tree: &mut Tree) {
     tree.file(format!("{directory}/uevent"), uevent(device));
     tree.file(format!("{directory}/resource"), resources(facts));
     let bus = pci_bus(&device.name).map_or(0, |(_, bus)| bus);
-    tree.file(format!("{directory}/config"), config_space::build(facts, bus, enabled(device)));
+    tree.file(format!("{directory}/config"), config(device, bus));
     if let Some((secondary, subordinate)) = facts.buses {
         tree.file(format!("{directory}/secondary_bus_number"), format!("{secondary}\n"));
         tree.file(format!("{directory}/subordinate_bus_number"), format!("{subordinate}\n"));
     }
     resource_files(directory, facts, tree);
+}
+
+/// The configuration space: of a device with a model all of it, capabilities included.
+fn config(device: &HostDevice, bus: u8) -> Vec<u8> {
+    match &device.model {
+        Some(model) => {
+            let function = model.model().function();
+            ConfigSpace::new(&function, &device.pci, bus).bytes().to_vec()
+        }
+        None => config_space::build(&device.pci, bus, enabled(device)).to_vec(),
+    }
 }
 
 /// The files of one line, without its end.

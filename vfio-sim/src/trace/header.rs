@@ -155,6 +155,7 @@ fn recorded_device(name: &str) -> HostDevice {
         description: String::new(),
         driver: Some("vfio-pci".to_owned()),
         pci: PciFunction::default(),
+        model: None,
         regions: Vec::new(),
     }
 }

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Interrupts as VFIO gives them out: an eventfd for each vector (`VFIO_DEVICE_SET_IRQS`,
+//! `drivers/vfio/pci/vfio_pci_intrs.c`).
+//!
+//! One kind is on at a time. The interrupt line is masked when it has fired, until its owner unmasks
+//! it; if the device still asserts it then, it fires again.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use vfio_type1::Errno;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::device::model::Function;
+
+/// The kinds of interrupts, by their index in VFIO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IrqIndex {
+    /// The interrupt line (`VFIO_PCI_INTX_IRQ_INDEX`, 0).
+    Line,
+    /// MSI (`VFIO_PCI_MSI_IRQ_INDEX`, 1).
+    Msi,
+    /// MSI-X (`VFIO_PCI_MSIX_IRQ_INDEX`, 2).
+    Msix,
+}
+
+impl fmt::Display for IrqIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Line => "INTx",
+            Self::Msi => "MSI",
+            Self::Msix => "MSI-X",
+        })
+    }
+}
+
+/// Interrupts that cannot be set up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IrqError {
+    /// The device has fewer vectors. EINVAL.
+    #[error("the device has {known} {index} vectors; {wanted} are asked for")]
+    TooMany {
+        /// The kind.
+        index: IrqIndex,
+        /// How many it has.
+        known: u16,
+        /// How many are asked for.
+        wanted: usize,
+    },
+    /// Interrupts of another kind are on. EINVAL.
+    #[error("{on} is on; turn it off before {wanted}")]
+    OtherKind {
+        /// What is on.
+        on: IrqIndex,
+        /// What is asked for.
+        wanted: IrqIndex,
+    },
+}
+
+impl IrqError {
+    /// What the kernel answers.
+    pub fn errno(&self) -> Errno {
+        Errno::EINVAL
+    }
+}
+
+/// The interrupts of a device.
+#[derive(Debug)]
+pub(super) struct Interrupts {
+    vectors: [u16; 3],
+    wiring: Mutex<Wiring>,
+}
+
+#[derive(Debug, Default)]
+struct Wiring {
+    on: Option<IrqIndex>,
+    eventfds: Vec<Option<EventFd>>,
+    line_masked: bool,
+}
+
+impl Interrupts {
+    pub(super) fn new(function: &Function) -> Self {
+        let Function { interrupt_line, msi_vectors, msix_vectors, .. } = *function;
+        let vectors = [u16::from(interrupt_line), msi_vectors, msix_vectors];
+        Self { vectors, wiring: Mutex::default() }
+    }
+
+    pub(super) fn count(&self, index: IrqIndex) -> u16 {
+        self.vectors[index as usize]
+    }
+
+    /// Sets the eventfds of an index, from vector 0 on; none at all turns it off.
+    pub(super) fn set(
+        &self,
+        index: IrqIndex,
+        eventfds: Vec<Option<EventFd>>,
+    ) -> Result<(), IrqError> {
+        let (known, wanted) = (self.count(index), eventfds.len());
+        if wanted > usize::from(known) {
+            return Err(IrqError::TooMany { index, known, wanted });
+        }
+        let mut wiring = self.lock();
+        match wiring.on {
+            Some(on) if on != index => return Err(IrqError::OtherKind { on, wanted: index }),
+            _ => {}
+        }
+        let on = (!eventfds.is_empty()).then_some(index);
+        *wiring = Wiring { on, eventfds, line_masked: false };
+        Ok(())
+    }
+
+    pub(super) fn unmask_line(&self) {
+        self.lock().line_masked = false;
+    }
+
+    /// Sends a message; returns whether messages are on.
+    pub(super) fn message(&self, vector: u16) -> bool {
+        let wiring = self.lock();
+        let on = matches!(wiring.on, Some(IrqIndex::Msi | IrqIndex::Msix));
+        if on {
+            wiring.signal(vector);
+        }
+        on
+    }
+
+    /// Tells the level of the interrupt line.
+    pub(super) fn set_line(&self, asserted: bool) {
+        let mut wiring = self.lock();
+        if asserted && wiring.on == Some(IrqIndex::Line) && !wiring.line_masked {
+            wiring.line_masked = true;
+            wiring.signal(0);
+        }
+    }
+
+    /// Signals a vector whatever the device does, as `VFIO_IRQ_SET_DATA_NONE` with
+    /// `VFIO_IRQ_SET_ACTION_TRIGGER` does; returns whether it is set up.
+    pub(super) fn trigger(&self, index: IrqIndex, vector: u16) -> bool {
+        let wiring = self.lock();
+        wiring.on == Some(index) && wiring.signal(vector)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wiring> {
+        // The wiring is replaced whole, so a panic leaves it usable.
+        self.wiring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wiring {
+    fn signal(&self, vector: u16) -> bool {
+        let Some(Some(eventfd)) = self.eventfds.get(usize::from(vector)) else { return false };
+        // It fails when the counter is full: the owner has more than enough signals to read.
+        let _ = eventfd.write(1);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::edu::Edu;
+    use crate::device::model::Model as _;
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    fn eventfd() -> (EventFd, EventFd) {
+        let ours = EventFd::new(EFD_NONBLOCK).unwrap();
+        (ours.try_clone().unwrap(), ours)
+    }
+
+    #[test]
+    fn one_kind_is_on_at_a_time() {
+        let interrupts = Interrupts::new(&Edu::default().function());
+        let (theirs, ours) = eventfd();
+        interrupts.set(IrqIndex::Msi, vec![Some(theirs)]).unwrap();
+        assert!(interrupts.message(0) && interrupts.message(7), "nobody hears vector 7");
+        assert_eq!(ours.read().unwrap(), 1);
+        let (theirs, ours) = eventfd();
+        let refused = interrupts.set(IrqIndex::Line, vec![Some(theirs)]).unwrap_err();
+        assert_eq!(refused.to_string(), "MSI is on; turn it off before INTx");
+        let refused = interrupts.set(IrqIndex::Msix, vec![None]).unwrap_err();
+        assert_eq!(refused.to_string(), "the device has 0 MSI-X vectors; 1 are asked for");
+        interrupts.set(IrqIndex::Msi, Vec::new()).unwrap();
+        assert!(!interrupts.message(0));
+        assert!(ours.read().is_err());
+    }
+
+    #[test]
+    fn the_line_fires_once_until_it_is_unmasked() {
+        let interrupts = Interrupts::new(&Edu::default().function());
+        let (theirs, ours) = eventfd();
+        interrupts.set(IrqIndex::Line, vec![Some(theirs)]).unwrap();
+        interrupts.set_line(true);
+        interrupts.set_line(true);
+        assert_eq!(ours.read().unwrap(), 1);
+        interrupts.unmask_line();
+        interrupts.set_line(false);
+        assert!(ours.read().is_err());
+        interrupts.set_line(true);
+        assert_eq!(ours.read().unwrap(), 1);
+        assert!(interrupts.trigger(IrqIndex::Line, 0) && !interrupts.trigger(IrqIndex::Msi, 0));
+        assert_eq!(ours.read().unwrap(), 1);
+    }
+}

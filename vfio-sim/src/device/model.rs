@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The seam to device models: what a device is, and what it does.
+
+use crate::device::link::Link;
+use crate::pci::BarKind;
+
+/// What a device is: what its configuration space says and its regions hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Vendor and device ID.
+    pub ids: (u16, u16),
+    /// Class, subclass and programming interface.
+    pub class: u32,
+    /// Its base address registers.
+    pub bars: Vec<BarLayout>,
+    /// Whether it has an interrupt line (INTA).
+    pub interrupt_line: bool,
+    /// MSI vectors: a power of two up to 32, or 0 without the capability.
+    pub msi_vectors: u16,
+    /// MSI-X vectors: up to 2048, or 0 without the capability.
+    pub msix_vectors: u16,
+    /// Whether it is a PCI Express device, with 4 KiB of configuration space and function level reset.
+    pub express: bool,
+    /// The address bits it can state, at most 64.
+    pub address_bits: u32,
+}
+
+/// A base address register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BarLayout {
+    /// Its index, 0 to 5. One of 64 bits takes the next index too.
+    pub index: u8,
+    /// What it decodes.
+    pub kind: BarKind,
+    /// Its size in bytes, a power of two.
+    pub size: u64,
+    /// What is behind it.
+    pub content: BarContent,
+}
+
+/// What is behind a base address register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BarContent {
+    /// Registers of the model.
+    Registers,
+    /// Memory, which other devices may reach (peer-to-peer).
+    Memory,
+    /// The MSI-X table and, in the second half, the pending bits. VFIO keeps them to itself.
+    MsixTable,
+}
+
+/// A register, as it is accessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Register {
+    /// The index of its BAR.
+    pub bar: u8,
+    /// The offset in the BAR, a multiple of the size.
+    pub offset: u64,
+    /// The size of the access in bytes: 1, 2, 4 or 8.
+    pub size: u8,
+}
+
+/// What a device does. Its shell, `PciDevice`, has the configuration space, the doors and the locks.
+///
+/// A store into a register may only note that there is work; the work is done in steps, so that a
+/// test can look at the device between any two of them.
+pub trait Model: Send {
+    /// What it is. It never changes.
+    fn function(&self) -> Function;
+
+    /// Reads a register. One that does not exist reads as zero.
+    fn read(&mut self, register: Register) -> u64;
+
+    /// Writes a register. One that does not exist, or cannot be written, is left alone.
+    fn write(&mut self, register: Register, value: u64, link: &Link<'_>);
+
+    /// Does the next piece of work; false if there was none.
+    fn step(&mut self, link: &Link<'_>) -> bool;
+
+    /// Whether it asserts its interrupt line.
+    fn interrupt_line(&self) -> bool {
+        false
+    }
+
+    /// Forgets everything, as after power-on.
+    fn reset(&mut self);
+}
+
+/// The low half of what was written.
+pub(super) fn low(value: u64) -> u32 {
+    let [b0, b1, b2, b3, ..] = value.to_le_bytes();
+    u32::from_le_bytes([b0, b1, b2, b3])
+}
+
+/// A register of 64 bits after a write of 4 or 8 bytes at `offset` from its start.
+pub(super) fn merge(old: u64, offset: u64, size: u8, value: u64) -> u64 {
+    match (offset, size) {
+        (0, 8) => value,
+        (0, _) => old & !0xffff_ffff | u64::from(low(value)),
+        (_, _) => old & 0xffff_ffff | value << 32,
+    }
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Models on a host: a slot, a group, addresses for their BARs.
+
+use vfio_type1::{Iova, IovaRange, Vfio};
+
+use crate::device::model::{BarLayout, Function};
+use crate::device::pci_device::{Pace, PciDevice};
+use crate::device::spec::{DeviceSpec, ModelSpec};
+use crate::host::{Host, HostDevice, HostGroup, HostGroupKind};
+use crate::names::pci_bus;
+use crate::pci::{Bar, BarKind, PciFunction};
+
+/// Where BARs go on hosts that do not tell their bridges' windows: below the interrupt controllers; the
+/// upper half of 39 bits; and for what is too large for it, where servers put it.
+const USUAL_WINDOWS: [(u64, u64); 3] = [
+    (0xc000_0000, 0xfebf_ffff),
+    (0x40_0000_0000, 0x7f_ffff_ffff),
+    (0x3800_0000_0000, 0x3fff_ffff_ffff),
+];
+
+/// A device that cannot be placed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    /// The host has no group that a device could be put beside.
+    #[error("host {host} has no IOMMU group, so there is nothing to put a device behind")]
+    NoIommu {
+        /// The host.
+        host: String,
+    },
+    /// No bus is free.
+    #[error("host {host} has no free bus; say with bdf= which device to replace")]
+    NoSlot {
+        /// The host.
+        host: String,
+    },
+    /// A bridge cannot be anything else.
+    #[error("{device} is a bridge; say bdf= of another device, or of a free slot")]
+    Bridge {
+        /// The bridge.
+        device: String,
+    },
+    /// The BAR does not fit into any window.
+    #[error("there is no room for BAR {bar} of {device}, {size:#x} bytes")]
+    NoRoom {
+        /// The device.
+        device: String,
+        /// The BAR's index.
+        bar: u8,
+        /// Its size in bytes.
+        size: u64,
+    },
+}
+
+/// A device that cannot be simulated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PowerOnError {
+    /// The host, or its driver, does not have the device.
+    #[error("there is no device \"{device}\"")]
+    NoDevice {
+        /// The device.
+        device: String,
+    },
+    /// The host says what the device is called, not what it does.
+    #[error("{device} has no model; place one with bdf={device}")]
+    NoModel {
+        /// The device.
+        device: String,
+    },
+}
+
+impl Host {
+    /// Places a device, bound to vfio-pci, and returns its PCI address. One that is there already
+    /// becomes this model, in its group; otherwise it gets a group of its own behind the IOMMU that
+    /// most groups are behind.
+    pub fn add_device(&mut self, spec: &DeviceSpec) -> Result<String, PlaceError> {
+        let name = match &spec.bdf {
+            Some(bdf) => bdf.clone(),
+            None => self.free_slot()?,
+        };
+        let pci = self.function_of(&name, &spec.model)?;
+        let device = HostDevice {
+            name: name.clone(),
+            description: spec.model.description().to_owned(),
+            driver: Some("vfio-pci".to_owned()),
+            pci,
+            model: Some(spec.model),
+            regions: Vec::new(),
+        };
+        let known = self.groups.iter_mut().flat_map(|group| &mut group.devices);
+        match known.into_iter().find(|known| known.name == name) {
+            // To PCI, to ISA, or to the CPU.
+            Some(known) if known.pci.class.is_some_and(|class| class >> 16 == 0x06) => {
+                return Err(PlaceError::Bridge { device: name });
+            }
+            // What firmware reserves for the slot stays.
+            Some(known) => {
+                *known = HostDevice { regions: std::mem::take(&mut known.regions), ..device };
+            }
+            None => self.groups.push(HostGroup {
+                number: self.free_number(),
+                kind: self.usual_kind()?,
+                devices: vec![device],
+            }),
+        }
+        Ok(name)
+    }
+
+    /// Switches a device on that has a model.
+    pub fn power_on(&self, vfio: &Vfio, name: &str, pace: Pace) -> Result<PciDevice, PowerOnError> {
+        let unknown = || PowerOnError::NoDevice { device: name.to_owned() };
+        let (_, device) = self.device(name).ok_or_else(unknown)?;
+        let model =
+            device.model.ok_or_else(|| PowerOnError::NoModel { device: name.to_owned() })?;
+        let bus = vfio.bus_master(name).ok_or_else(unknown)?;
+        Ok(PciDevice::new(bus, model.model(), &device.pci, pace))
+    }
+
+    /// Finds addresses for the BARs of models that have none.
+    pub(crate) fn place_models(&mut self) -> Result<(), PlaceError> {
+        let unplaced = |device: &&HostDevice| device.pci.bars.is_empty();
+        let models = self.devices().filter(unplaced);
+        let models = models.filter_map(|device| Some((device.name.clone(), device.model?)));
+        for (name, model) in models.collect::<Vec<_>>() {
+            let bars = self.function_of(&name, &model)?.bars;
+            let mut devices = self.groups.iter_mut().flat_map(|group| &mut group.devices);
+            if let Some(device) = devices.find(|device| device.name == name) {
+                device.pci.bars = bars;
+            }
+        }
+        Ok(())
+    }
+
+    /// What configuration space says of a model at `name`, its BARs clear of all others.
+    fn function_of(&self, name: &str, model: &ModelSpec) -> Result<PciFunction, PlaceError> {
+        let segment = |name: &str| pci_bus(name).map(|(segment, _)| segment);
+        let others = self
+            .devices()
+            .filter(|device| device.name != name && segment(&device.name) == segment(name));
+        let taken: Vec<IovaRange> = others
+            .flat_map(|device| device.pci.bars.values())
+            .filter(|bar| bar.kind != BarKind::Io)
+            .map(|bar| bar.range)
+            .collect();
+        let bridge = self.bridges.iter().find(|bridge| bridge.leads_to(name));
+        let windows = bridge.map_or(&[][..], |bridge| &bridge.windows);
+        let function = model.model().function();
+        places(&function, &taken, windows).map_err(|bar| PlaceError::NoRoom {
+            device: name.to_owned(),
+            bar: bar.index,
+            size: bar.size,
+        })
+    }
+
+    /// The first function on the lowest bus that nothing is on.
+    fn free_slot(&self) -> Result<String, PlaceError> {
+        let (segment, first, last) = match self.bridges.first() {
+            Some(bridge) => (bridge.segment, bridge.buses.0, bridge.buses.1),
+            None => (0, 0, u8::MAX),
+        };
+        let taken = |bus: u8| {
+            let on = |device: &HostDevice| pci_bus(&device.name) == Some((segment, bus));
+            let behind = |device: &HostDevice| {
+                device.pci.buses.is_some_and(|(first, last)| (first..=last).contains(&bus))
+            };
+            self.devices().any(|device| on(device) || behind(device))
+        };
+        // The first bus is the one of the chipset.
+        let bus = (first.saturating_add(1)..=last).find(|bus| !taken(*bus));
+        let bus = bus.ok_or_else(|| PlaceError::NoSlot { host: self.name.clone() })?;
+        Ok(format!("{segment:04x}:{bus:02x}:00.0"))
+    }
+
+    fn free_number(&self) -> u32 {
+        let next = self.groups.iter().map(|group| group.number).max();
+        let next = next.map_or(Some(0), |number| number.checked_add(1));
+        let free = |number: &u32| !self.groups.iter().any(|group| group.number == *number);
+        next.or_else(|| (0..u32::MAX).find(free)).unwrap_or(u32::MAX)
+    }
+
+    /// What most groups are behind.
+    fn usual_kind(&self) -> Result<HostGroupKind, PlaceError> {
+        let kinds = || self.groups.iter().map(|group| group.kind);
+        let count = |at: &usize| kinds().filter(|kind| *kind == HostGroupKind::Iommu(*at)).count();
+        // Of several with as many groups the first one.
+        let iommu = (0..self.iommus.len()).rev().max_by_key(count);
+        if let Some(at) = iommu {
+            return Ok(HostGroupKind::Iommu(at));
+        }
+        let noiommu = kinds().find(|kind| *kind == HostGroupKind::NoIommu);
+        noiommu.ok_or_else(|| PlaceError::NoIommu { host: self.name.clone() })
+    }
+}
+
+/// What configuration space says of a function whose BARs are in `windows`, or in the usual ones if there
+/// are none, clear of what is taken. The error is the BAR that does not fit.
+pub(crate) fn places(
+    function: &Function,
+    taken: &[IovaRange],
+    windows: &[IovaRange],
+) -> Result<PciFunction, BarLayout> {
+    let usual = USUAL_WINDOWS.map(|(first, last)| IovaRange::new(Iova(first), Iova(last)));
+    let usual: Vec<IovaRange> = usual.into_iter().flatten().collect();
+    let windows = if windows.is_empty() { &usual[..] } else { windows };
+    let mut taken = taken.to_vec();
+    let mut placed = PciFunction {
+        ids: Some(function.ids),
+        class: Some(function.class),
+        ..PciFunction::default()
+    };
+    for bar in &function.bars {
+        let wide = bar.kind.registers() == 2;
+        // What can lie above 4G leaves the room below to what cannot.
+        let mut fitting: Vec<&IovaRange> = windows
+            .iter()
+            .filter(|window| wide || window.last().0 <= u64::from(u32::MAX))
+            .collect();
+        fitting.sort_by_key(|window| wide && window.last().0 <= u64::from(u32::MAX));
+        let range = fitting.into_iter().find_map(|window| first_fit(window, bar.size, &taken));
+        let range = range.ok_or(*bar)?;
+        taken.push(range);
+        placed.bars.insert(bar.index, Bar { range, kind: bar.kind });
+    }
+    Ok(placed)
+}
+
+/// The lowest range of a size, at a multiple of it, in a window and clear of what is taken.
+fn first_fit(window: &IovaRange, size: u64, taken: &[IovaRange]) -> Option<IovaRange> {
+    let mut from = window.first().0;
+    loop {
+        let first = from.checked_next_multiple_of(size)?;
+        let range = IovaRange::from_size(Iova(first), size).ok()?;
+        if range.last() > window.last() {
+            return None;
+        }
+        match taken.iter().find(|other| other.overlaps(&range)) {
+            Some(other) => from = other.last().0.checked_add(1)?,
+            None => return Some(range),
+        }
+    }
+}
+
+/// What keeps stated BARs from being those of a function.
+pub(crate) fn check_places(function: &Function, pci: &PciFunction) -> Result<(), String> {
+    for bar in &function.bars {
+        let (index, size) = (bar.index, bar.size);
+        let right = |stated: &&Bar| stated.kind == bar.kind && stated.range.size() == Some(size);
+        if pci.bars.get(&index).filter(right).is_none() {
+            let width = if bar.kind.registers() == 2 { "64-bit" } else { "32-bit" };
+            let BarKind::Memory { prefetchable, .. } = bar.kind else {
+                return Err(format!("BAR {index} of the model is {size:#x} I/O ports"));
+            };
+            let prefetchable = if prefetchable { ", prefetchable" } else { "" };
+            let what = format!("{size:#x} bytes of memory, {width}{prefetchable}");
+            return Err(format!(
+                "BAR {index} of the model is {what}; state it so, or leave bars out"
+            ));
+        }
+    }
+    match pci.bars.keys().find(|index| !function.bars.iter().any(|bar| bar.index == **index)) {
+        Some(index) => Err(format!("the model has no BAR {index}")),
+        None => Ok(()),
+    }
+}
