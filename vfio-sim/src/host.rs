@@ -254,7 +254,8 @@ impl HostDevice {
         match self.driver.as_deref() {
             None => Binding::Unbound,
             Some("pci-stub" | "pcieport") => Binding::NoDma,
-            Some(driver) if driver.starts_with("vfio") => Binding::Vfio,
+            Some("vfio_mdev") => Binding::Vfio,
+            Some(driver) if driver.starts_with("vfio-") => Binding::Vfio,
             Some(driver) => Binding::Kernel(driver.to_owned()),
         }
     }

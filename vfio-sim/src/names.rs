@@ -30,11 +30,11 @@ pub(crate) fn iommu_driver_name(driver: IommuDriver) -> &'static str {
     known.map_or("unknown", |(name, _)| name)
 }
 
-/// Whether a device name is a UUID, as emulated devices have.
+/// Whether a device name is a UUID as Linux prints it, as emulated devices have.
 pub(crate) fn is_uuid(name: &str) -> bool {
     let lengths = name.split('-').map(str::len);
     lengths.eq([8, 4, 4, 4, 12])
-        && name.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+        && name.bytes().all(|byte| matches!(byte, b'-' | b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// A PCI address in full: `lspci` leaves out the domain where it is 0.

@@ -120,6 +120,9 @@ mod tests {
         let wide =
             device("0000:00:03.0", "") + "bars = { 0 = \"0+16M 64-bit\", 1 = \"0x1000000+16M\" }\n";
         assert!(problem(&wide).contains("test.toml:12:14: BAR 0 has 64 bits"));
+        let registers =
+            device("0000:00:03.0", "") + "buses = \"01\"\nbars = { 2 = \"0x1000000+16M\" }\n";
+        assert!(problem(&registers).contains("a bridge has BARs 0 and 1, and no BAR 2"));
         let bridge = "[[host-bridge]]\nbuses = \"00-7f\"\n";
         let bridges = format!("{}{bridge}{bridge}", device("0000:00:03.0", ""));
         assert!(problem(&bridges).contains("test.toml:15:9: two host bridges have bus 00 of"));

@@ -28,14 +28,16 @@ pub(super) fn function(
 
 fn stated(device: &Device) -> Result<PciFunction, Problem> {
     let (bars, rom) = bars(&device.bars)?;
-    Ok(PciFunction {
+    let function = PciFunction {
         ids: ids(device)?,
         class: device.class.as_ref().map(class).transpose()?,
         buses: device.buses.as_ref().map(|text| behind(device, text)).transpose()?,
         bars,
         rom,
         dma_mask_bits: device.dma_mask_bits.as_ref().map(dma_mask_bits).transpose()?,
-    })
+    };
+    check_registers(&device.bars, &function)?;
+    Ok(function)
 }
 
 /// A model says itself what the device is; the file may say where its BARs are.
@@ -139,26 +141,33 @@ fn bars(
             continue;
         }
         let index =
-            name.get_ref().parse().ok().filter(|index: &u8| *index < 6).ok_or_else(|| {
+            (0..6).find(|index: &u8| index.to_string() == *name.get_ref()).ok_or_else(|| {
                 Problem::at(name, "the BARs of a device are 0 to 5, and rom".to_owned())
             })?;
         bars.insert(index, bar);
     }
-    check_registers(texts, &bars)?;
     Ok((bars, rom))
 }
 
-/// A BAR of 64 bits takes the register behind it too.
+/// A BAR of 64 bits takes the register behind it too, and a bridge has two registers.
 fn check_registers(
     texts: &BTreeMap<Spanned<String>, Spanned<String>>,
-    bars: &Bars,
+    pci: &PciFunction,
 ) -> Result<(), Problem> {
-    let taken = |(index, bar): (&u8, &Bar)| {
+    let registers = if pci.is_bridge() { 2 } else { 6 };
+    let wrong = pci.bars.iter().find_map(|(index, bar)| {
         let next = index + 1;
-        bar.kind.registers() == 2 && (next == 6 || bars.contains_key(&next))
-    };
-    let Some((index, _)) = bars.iter().find(|entry| taken(*entry)) else { return Ok(()) };
-    let problem = format!("BAR {index} has 64 bits, so it takes the register behind it too");
+        let taken = next >= registers || pci.bars.contains_key(&next);
+        if *index >= registers {
+            Some((index, format!("a bridge has BARs 0 and 1, and no BAR {index}")))
+        } else if bar.kind.registers() == 2 && taken {
+            let text = format!("BAR {index} has 64 bits, so it takes the register behind it too");
+            Some((index, text))
+        } else {
+            None
+        }
+    });
+    let Some((index, problem)) = wrong else { return Ok(()) };
     let place =
         texts.values().zip(texts.keys()).find(|(_, key)| *key.get_ref() == index.to_string());
     Err(Problem::maybe_at(place.map(|(text, _)| text), problem))
