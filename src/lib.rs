@@ -73,6 +73,7 @@ compile_error!("vfio-type1 imitates a 64-bit kernel and needs a 64-bit target");
 // Addresses and sizes.
 mod addr;
 mod errno;
+mod latest;
 mod page_size;
 mod range;
 
@@ -82,6 +83,7 @@ mod reserved;
 pub mod sysfs;
 
 // The seams: IOMMU hardware, the host's groups, the caller's memory.
+mod changes;
 mod domain;
 mod host;
 mod memory;
@@ -126,6 +128,7 @@ pub use addr::{Address, Iova, Vaddr};
 pub use attach::AttachError;
 pub use bitmap::{MAX_BITMAP_BYTES, MAX_BITMAP_PAGES, bitmap_bytes};
 pub use callback::Unpinner;
+pub use changes::{MAX_CHANGES, MemoryChange, MemoryChanges};
 pub use claim::AddGroupError;
 pub use container::{Container, SetIommuError};
 pub use device::OpenDevice;
