@@ -33,9 +33,9 @@ pub enum MemoryChange {
 impl fmt::Display for MemoryChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Unmapped => "was unmapped from the process",
-            Self::Replaced => "was replaced by other pages",
-            Self::Freed => "was freed and may serve another purpose",
+            Self::Unmapped => "unmapped from the process",
+            Self::Replaced => "replaced by other pages",
+            Self::Freed => "freed",
         })
     }
 }

@@ -36,8 +36,8 @@ pub enum Mistake {
     /// A device reaches memory that changed after it was mapped. The access is made on what is there
     /// now; hardware reaches the pages of before, which stay pinned.
     #[error(
-        "{device}: {access} at {iova} goes through the mapping {mapping}, but its memory {memory} \
-         {change} since; UNMAP before memory goes, and not before the device is done"
+        "{device}: {access} at {iova} goes through the mapping {mapping}, but the memory {memory} \
+         behind it has been {change} since; UNMAP before memory goes"
     )]
     StaleMapping {
         /// The device.
@@ -55,8 +55,7 @@ pub enum Mistake {
     },
     /// A device uses an address whose MAP was refused, and nothing is mapped there: a fault.
     #[error(
-        "{device}: {access} at {iova} finds nothing mapped: {refusal}; \
-         look at what MAP returns, and keep the device off what is not mapped"
+        "{device}: {access} at {iova} finds nothing mapped; do not use what MAP refused: {refusal}"
     )]
     UsedAfterRefusal {
         /// The device.
@@ -70,8 +69,8 @@ pub enum Mistake {
     },
     /// A device uses an address whose MAP was refused, and reaches other memory by an older mapping.
     #[error(
-        "{device}: {access} at {iova} reaches vaddr {reached} by the older mapping {mapping}: \
-         {refusal}; UNMAP the older one first, and look at what MAP returns"
+        "{device}: {access} at {iova} reaches vaddr {reached} by the older mapping {mapping}; \
+         do not go on as if MAP had worked: {refusal}"
     )]
     ReachedOlderMapping {
         /// The device.

@@ -103,9 +103,9 @@ fn memory_that_goes_under_a_live_mapping_is_reported_once() {
     assert_eq!((*memory, *change), (pages(RAM + 0x1000, 0x1000), MemoryChange::Replaced));
     assert_eq!(
         finding.to_string(),
-        "0000:00:01.0: write at 0x10ffe goes through the mapping 0x10000..0x13fff, but its memory \
-         0x100000001000..0x100000001fff was replaced by other pages since; \
-         UNMAP before memory goes, and not before the device is done (seen 3 times)"
+        "0000:00:01.0: write at 0x10ffe goes through the mapping 0x10000..0x13fff, but the memory \
+         0x100000001000..0x100000001fff behind it has been replaced by other pages since; \
+         UNMAP before memory goes (seen 3 times)"
     );
     // The access went to what is there now.
     let mut byte = [0];

@@ -107,5 +107,5 @@ fn a_balloon_under_a_live_mapping_is_found() {
     assert!(rig.vfio.take_findings().kept.is_empty());
     seen.write_slice(&[1; 8], GuestAddress(0x21000)).unwrap();
     let findings = rig.vfio.take_findings();
-    assert!(findings.kept[0].to_string().contains("was replaced by other pages since"));
+    assert!(findings.kept[0].to_string().contains("replaced by other pages since"));
 }
