@@ -11,7 +11,8 @@
 //! returns, no access to the range is running, and none will find it. Accesses of different devices
 //! never wait for each other.
 //!
-//! Locks are taken in this order: IOTLB, container. Removal takes them one after the other.
+//! Locks are taken in this order: IOTLB, container. Removal takes them one after the other. The locks
+//! of the fault log, of the watch and of a memory's changes are taken last, and none inside them.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -18,7 +18,8 @@ use crate::unmap::UnmapDma;
 /// As many ranges whose MAP was refused.
 const REMEMBERED: usize = 256;
 
-/// The calls a container has answered, the mappings that went away, and those that never came.
+/// The calls a container has answered (MAP, UNMAP, and groups that come and go), the mappings that
+/// went away, and those that never came.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     calls: u64,

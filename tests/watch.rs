@@ -229,7 +229,17 @@ fn a_fault_names_what_happened_last() {
     rig.map(0xfee0_0000, RAM, 0x1000).unwrap_err();
     let fault = rig.nic.write(Iova(0xfee0_0000), &[1]).unwrap_err();
     assert!(matches!(fault.cause, FaultCause::MapRefused(_)), "{fault}");
+
+    // A MAP before the first group came counts too.
+    let mut early = rig_of(extension::TYPE1V2, &[]);
+    early.vfio.set_watch(false);
+    early.map(0x10000, RAM, 0x1000).unwrap_err();
+    early.plug(1);
+    early.container.set_iommu(&early.process, extension::TYPE1V2).unwrap();
+    let fault = early.nic.write(Iova(0x10000), &[1]).unwrap_err();
+    assert!(matches!(fault.cause, FaultCause::MapRefused(_)), "{fault}");
     rig.finds_nothing();
+    early.finds_nothing();
 }
 
 #[test]
