@@ -227,10 +227,11 @@ impl Container {
             }
             Err(_) => {}
         }
-        drop(state);
         if result.is_err() || request.flags & MapDma::VADDR != 0 {
             // Devices must not go on with the process address of before, or unaware of a refusal.
-            self.core.forget(&range);
+            let ports = ports(&state.groups);
+            drop(state);
+            ports.iter().for_each(|port| port.forget(&range));
         }
         result
     }
