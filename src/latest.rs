@@ -33,14 +33,24 @@ impl<A: Address, T: Clone, const LIMIT: usize> Latest<A, T, LIMIT> {
 
     /// Forgets what happened to `range`, and nothing else.
     pub(crate) fn clear(&mut self, range: &AddrRange<A>) {
-        if !self.entries.iter().any(|(known, _)| known.overlaps(range)) {
-            return;
+        let (mut kept, mut split) = (0, None);
+        self.entries.retain_mut(|(known, what)| {
+            if known.overlaps(range) {
+                let mut rest = known.without(range);
+                let Some(first) = rest.next() else { return false };
+                *known = first;
+                if let Some(second) = rest.next() {
+                    // Only one range can reach out on both sides, as they do not overlap.
+                    split = Some((kept + 1, (second, what.clone())));
+                }
+            }
+            kept += 1;
+            true
+        });
+        if let Some((at, second)) = split {
+            self.entries.insert(at, second);
+            self.forget_oldest();
         }
-        for (known, what) in std::mem::take(&mut self.entries) {
-            let rest = known.without(range).map(|rest| (rest, what.clone()));
-            self.entries.extend(rest);
-        }
-        self.forget_oldest();
     }
 
     /// The ranges, newest first, and what happened to them.
