@@ -342,6 +342,7 @@ impl Type1 {
         for (mapping, pages) in pinned.zip(charged) {
             mapping.locked_pages += pages;
             mapping.iommu_mapped = true;
+            mapping.memory_epoch = mapping.owner.memory_epoch();
         }
         Ok(())
     }

@@ -16,9 +16,10 @@ use crate::callback::{Callbacks, UnmapCallback, Unpinner};
 use crate::claim::{AddGroupError, check_claim};
 use crate::dirty::{DirtyError, DirtyPages};
 use crate::dma::{Miss, Port};
+use crate::ending::Ending;
 use crate::errno::Errno;
 use crate::extension::{self, advertises};
-use crate::fault::RemovedBy;
+use crate::fault::{Refusal, RemovedBy};
 use crate::history::History;
 use crate::host::{Group, GroupId};
 use crate::info::Info;
@@ -31,6 +32,7 @@ use crate::range::IovaRange;
 use crate::type1::{NoType1, Type1, Type1Version};
 use crate::unmap::{UnmapDma, UnmapError, Unmapped};
 use crate::vfio::Shared;
+use crate::watch::{LiveMappings, Watch};
 
 /// How often an emulated device may be told again to unpin one mapping (spec 6.2).
 const MAX_RETRIES: u32 = 10;
@@ -42,6 +44,12 @@ const MAX_RETRIES: u32 = 10;
 #[derive(Clone)]
 pub struct Container {
     pub(crate) core: Arc<Core>,
+    _open: Arc<OpenFile>,
+}
+
+/// What the descriptors of a container share: it goes with the last one.
+struct OpenFile {
+    core: Arc<Core>,
 }
 
 /// What descriptors and groups share.
@@ -56,6 +64,7 @@ struct State {
     driver: Driver,
     callbacks: Callbacks,
     history: History,
+    ending: Ending,
 }
 
 enum Driver {
@@ -121,8 +130,10 @@ impl Container {
             driver: Driver::None,
             callbacks: Callbacks::default(),
             history: History::default(),
+            ending: Ending::default(),
         };
-        Self { core: Arc::new(Core { shared, state: Mutex::new(state) }) }
+        let core = Arc::new(Core { shared, state: Mutex::new(state) });
+        Self { _open: Arc::new(OpenFile { core: Arc::clone(&core) }), core }
     }
 
     /// The kernel that is imitated.
@@ -206,16 +217,23 @@ impl Container {
     pub fn map(&self, caller: &Arc<Process>, request: &MapDma) -> Result<(), MapError> {
         let mut state = self.core.lock();
         state.history.count_call();
-        state.type1()?.map(caller, request)?;
-        if request.flags & MapDma::VADDR != 0
-            && let Ok(range) = IovaRange::from_size(request.iova, request.size)
-        {
-            // Devices must not go on with the process address of before.
+        let type1 = state.type1().map_err(MapError::from);
+        let result = type1.and_then(|type1| type1.map(caller, request));
+        let Ok(range) = IovaRange::from_size(request.iova, request.size) else { return result };
+        match &result {
+            Ok(()) => state.history.mapped(&range, request),
+            Err(error) if self.core.remembers(&state) => {
+                state.history.refuse(range, request.vaddr, error.clone());
+            }
+            Err(_) => {}
+        }
+        if result.is_err() || request.flags & MapDma::VADDR != 0 {
+            // Devices must not go on with the process address of before, or unaware of a refusal.
             let ports = ports(&state.groups);
             drop(state);
             ports.iter().for_each(|port| port.forget(&range));
         }
-        Ok(())
+        result
     }
 
     /// `VFIO_IOMMU_UNMAP_DMA`: returns the bytes of the mappings removed, or with flag VADDR of
@@ -226,6 +244,19 @@ impl Container {
     ///
     /// When it returns, no device accesses what was removed, and none will.
     pub fn unmap(&self, caller: &Arc<Process>, request: &UnmapDma) -> Result<u64, UnmapError> {
+        let bytes = self.unmap_in_rounds(caller, request)?;
+        if let Some(lost) = request.vaddrs_taken() {
+            // Devices go on with the pages, whatever happens at the old address.
+            self.core.forget(&lost);
+        }
+        Ok(bytes)
+    }
+
+    fn unmap_in_rounds(
+        &self,
+        caller: &Arc<Process>,
+        request: &UnmapDma,
+    ) -> Result<u64, UnmapError> {
         let mut total: u64 = 0;
         let mut told: Option<(IovaRange, u32)> = None;
         loop {
@@ -238,6 +269,9 @@ impl Container {
                 Ok(Unmapped::Notify { .. }) => state.callbacks.all(),
                 Ok(Unmapped::Done(_)) | Err(_) => Vec::new(),
             };
+            if matches!(step, Ok(Unmapped::Done(_))) {
+                state.history.unmapped(request);
+            }
             forget_removed(state, RemovedBy::Unmap);
             let mapping = match step.map_err(|error| error.after(total))? {
                 Unmapped::Done(removed) => return Ok(total.wrapping_add(removed)),
@@ -333,6 +367,14 @@ impl State {
             Driver::NoIommu => Err(NoType1::NoIommu),
         }
     }
+
+    /// Tells the watch what goes with the last group.
+    fn report_lost(&mut self, group: GroupId, watch: &Watch) {
+        let Driver::Type1(type1) = &self.driver else { return };
+        if let Some(live) = LiveMappings::of(type1.mappings.iter().map(Mapping::info)) {
+            self.ending.lose(group, live, self.history.calls(), watch);
+        }
+    }
 }
 
 /// The bus masters of some groups.
@@ -374,9 +416,23 @@ impl Core {
         self.lock().type1().map(operation)
     }
 
+    /// Whether to remember what was refused: if a device may use it. A container without groups
+    /// cannot tell yet.
+    fn remembers(&self, state: &State) -> bool {
+        let used = state.groups.is_empty() || state.groups.iter().any(|group| group.bus.is_used());
+        used || self.shared.watch.is_on()
+    }
+
+    /// Makes devices ask anew about `range`. When it returns, no access as before is running.
+    fn forget(&self, range: &IovaRange) {
+        let ports = ports(&self.lock().groups);
+        ports.iter().for_each(|port| port.forget(range));
+    }
+
     /// Takes a group in: claims its DMA, and attaches it if there is a driver (spec 2.4 step 5).
     pub(crate) fn add(&self, group: &Arc<Group>, caller: &Process) -> Result<(), AddGroupError> {
         let mut state = self.lock();
+        state.history.count_call();
         if state.kind().is_some_and(|kind| kind != Kind::of(group)) {
             return Err(AddGroupError::MixedKinds);
         }
@@ -398,9 +454,21 @@ impl Core {
             return Err(Miss::NotAttached);
         }
         let mapping = type1.mappings.containing(iova).filter(|mapping| mapping.iommu_mapped);
-        let translation = mapping.map(Mapping::translation);
-        let removal = state.history.removal_of(iova);
-        translation.ok_or_else(|| removal.map_or(Miss::NeverMapped, Miss::Unmapped))
+        let mut translation = match mapping.map(Mapping::translation) {
+            Some(translation) => translation,
+            None => return Err(state.history.why_unmapped(iova)),
+        };
+        translation.suspect = state.history.has_refusals_in(&translation.iova);
+        Ok(translation)
+    }
+
+    /// The newest refusal, if any, to map other memory in `part` of a mapping, and where.
+    pub(crate) fn refusal_of_other_memory(
+        &self,
+        part: &IovaRange,
+        mapping: &Translation,
+    ) -> Option<(Iova, Refusal)> {
+        self.lock().history.refusal_of_other_memory(part, mapping.vaddr_of(part.first()))
     }
 
     /// Lets a group go; with the last one goes the driver. When it returns, the group's devices access
@@ -410,6 +478,9 @@ impl Core {
         let mut state = self.lock();
         state.history.count_call();
         state.groups.retain(|member| member.id != group.id);
+        if state.groups.is_empty() && self.shared.watch.is_on() {
+            state.report_lost(group.id, &self.shared.watch);
+        }
         let mut driver = Driver::None;
         if let Driver::Type1(type1) = &mut state.driver {
             type1.detach(group.id);
@@ -434,6 +505,13 @@ impl Core {
         let callback = self.lock().callbacks.take(number);
         // The lock is free again: what the callback owns may come back here.
         drop(callback);
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let state = &mut *self.core.lock();
+        state.ending.close(state.history.calls(), &self.core.shared.watch);
     }
 }
 

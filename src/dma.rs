@@ -11,7 +11,8 @@
 //! returns, no access to the range is running, and none will find it. Accesses of different devices
 //! never wait for each other.
 //!
-//! Locks are taken in this order: IOTLB, container. Removal takes them one after the other.
+//! Locks are taken in this order: IOTLB, container. Removal takes them one after the other. The locks
+//! of the fault log, of the watch and of a memory's changes are taken last, and none inside them.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::addr::{Iova, Vaddr};
 use crate::container::Core;
-use crate::fault::{DmaAccess, DmaFault, FaultCause, Removal};
+use crate::fault::{DmaAccess, DmaFault, FaultCause, Refusal, Removal};
 use crate::host::{Group, GroupId};
 use crate::iotlb::{Iotlb, Translation};
 use crate::iova_list::is_excluded;
@@ -27,6 +28,7 @@ use crate::memory::Fault;
 use crate::range::{IovaRange, RangeError};
 use crate::reserved::ReservedRegion;
 use crate::vfio::Shared;
+use crate::watch::Mistake;
 
 /// A group's side of the bus: the container it is in, and its devices that do DMA.
 #[derive(Default)]
@@ -176,11 +178,50 @@ impl BusMaster {
         iova: Iova,
         length: usize,
         access: DmaAccess,
-        copy: impl FnMut(&Translation, Vaddr, usize, usize) -> Result<(), Fault>,
+        mut copy: impl FnMut(&Translation, Vaddr, usize, usize) -> Result<(), Fault>,
     ) -> Result<(), DmaFault> {
-        self.walk(iova, length, access, copy).inspect_err(|fault| {
+        let watched = self.shared.watch.is_on();
+        let walk = self.walk(iova, length, access, |translation, at, done, bytes| {
+            if watched {
+                self.look_behind(translation, Iova(iova.0 + done as u64), bytes, access);
+            }
+            copy(translation, at, done, bytes)
+        });
+        walk.inspect_err(|fault| {
             self.shared.faults.add(fault.clone());
+            if watched {
+                self.report_refused(fault);
+            }
         })
+    }
+
+    /// Looks for mistakes behind an access that goes through.
+    fn look_behind(&self, by: &Translation, iova: Iova, bytes: usize, access: DmaAccess) {
+        let Ok(part) = IovaRange::from_size(iova, bytes as u64) else { return };
+        let mapping = by.iova;
+        if let Some((memory, change)) = by.change_behind(&part) {
+            let device = self.device.clone();
+            let stale = Mistake::StaleMapping { device, access, iova, mapping, memory, change };
+            self.shared.watch.report(stale);
+        }
+        if by.suspect
+            && let Some(container) = self.group.bus.container()
+            && let Some((iova, refusal)) = container.refusal_of_other_memory(&part, by)
+        {
+            let (device, reached, refusal) =
+                (self.device.clone(), by.vaddr_of(iova), Box::new(refusal));
+            let older =
+                Mistake::ReachedOlderMapping { device, access, iova, reached, mapping, refusal };
+            self.shared.watch.report(older);
+        }
+    }
+
+    fn report_refused(&self, fault: &DmaFault) {
+        let DmaFault { iova, access, .. } = *fault;
+        if let FaultCause::MapRefused(refusal) = &fault.cause {
+            let (device, refusal) = (fault.device.clone(), refusal.clone());
+            self.shared.watch.report(Mistake::UsedAfterRefusal { device, access, iova, refusal });
+        }
     }
 
     /// Cuts an access into pieces that lie in one mapping each, in order.
@@ -258,6 +299,7 @@ impl BusMaster {
         container.translation(group, iova).map_err(|miss| match miss {
             Miss::NotAttached => FaultCause::NotAttached { group },
             Miss::Unmapped(removal) => FaultCause::Unmapped(removal),
+            Miss::Refused(refusal) => FaultCause::MapRefused(refusal),
             Miss::NeverMapped => self.never_mapped(iova, iommu.aperture()),
         })
     }
@@ -281,6 +323,7 @@ pub(crate) enum Miss {
     NotAttached,
     NeverMapped,
     Unmapped(Removal),
+    Refused(Box<Refusal>),
 }
 
 impl Drop for BusMaster {

@@ -6,11 +6,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 
 use crate::addr::{Iova, Vaddr};
 use crate::host::GroupId;
+use crate::map::MapError;
 use crate::memory::Access;
 use crate::range::IovaRange;
 use crate::reserved::ReservedRegion;
@@ -105,6 +106,9 @@ pub enum FaultCause {
     /// What was mapped there has been removed.
     #[error("{0}")]
     Unmapped(Removal),
+    /// The last thing that happened there is a MAP that was refused.
+    #[error("{0}")]
+    MapRefused(Box<Refusal>),
     /// The mapping does not allow it.
     #[error("the mapping {mapping} is {allowed}")]
     NotAllowed {
@@ -162,15 +166,54 @@ impl fmt::Display for Removal {
                 write!(f, "{} went when the container's last group left", self.range)?;
             }
         }
-        match self.calls_ago {
-            0 => f.write_str(" by the last call")?,
-            1 => f.write_str(" 1 call ago")?,
-            calls => write!(f, " {calls} calls ago")?,
-        }
-        match self.thread.name() {
-            Some(name) => write!(f, ", by thread \"{name}\""),
-            None => Ok(()),
-        }
+        write_when(f, self.calls_ago, &self.thread)
+    }
+}
+
+/// `" 3 calls ago, by thread "main""`.
+fn write_when(f: &mut fmt::Formatter<'_>, calls_ago: u64, thread: &Thread) -> fmt::Result {
+    match calls_ago {
+        0 => f.write_str(" by the last call")?,
+        1 => f.write_str(" 1 call ago")?,
+        calls => write!(f, " {calls} calls ago")?,
+    }
+    match thread.name() {
+        Some(name) => write!(f, ", by thread \"{name}\""),
+        None => Ok(()),
+    }
+}
+
+/// A MAP that was refused, and that nothing has settled since: neither a MAP that went through nor
+/// an UNMAP.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The addresses that were to be mapped, inclusive.
+    pub iova: IovaRange,
+    /// The process address that `iova.first()` was to stand for.
+    pub vaddr: Vaddr,
+    /// Why it was refused.
+    pub error: Arc<MapError>,
+    /// How many calls the container has answered since; 0 if it was the last one.
+    pub calls_ago: u64,
+    /// The thread that called.
+    pub thread: Thread,
+}
+
+impl PartialEq for Refusal {
+    fn eq(&self, other: &Self) -> bool {
+        (self.iova, self.vaddr, &self.error, self.calls_ago, self.thread.id())
+            == (other.iova, other.vaddr, &other.error, other.calls_ago, other.thread.id())
+    }
+}
+
+impl Eq for Refusal {}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { iova, vaddr, error, .. } = self;
+        write!(f, "MAP of {iova} to vaddr {vaddr} was refused with {}", error.errno())?;
+        write_when(f, self.calls_ago, &self.thread)?;
+        write!(f, ": {error}")
     }
 }
 

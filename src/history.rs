@@ -1,22 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What was mapped in a container once: so that a fault can tell a stale address from a wild one.
+//! What was mapped in a container once, and what was to be: so that a fault can tell a stale address
+//! from a wild one, and both from one whose MAP was refused.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::thread::{self, Thread};
 
-use crate::addr::Iova;
-use crate::fault::{Removal, RemovedBy};
-use crate::range::IovaRange;
+use crate::addr::{Iova, Vaddr};
+use crate::dma::Miss;
+use crate::fault::{Refusal, Removal, RemovedBy};
+use crate::latest::Latest;
+use crate::map::{MapDma, MapError};
+use crate::range::{IovaRange, VaddrRange};
+use crate::unmap::UnmapDma;
 
 /// How many removed ranges a container remembers. Ranges removed together that touch count once.
+/// As many ranges whose MAP was refused.
 const REMEMBERED: usize = 256;
 
-/// The calls a container has answered, and the mappings that went away.
+/// The calls a container has answered (MAP, UNMAP, and groups that come and go), the mappings that
+/// went away, and those that never came.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     calls: u64,
     /// Oldest first.
     removed: VecDeque<Removed>,
+    /// Of each address the last refusal, unless a later call settled it.
+    refused: Latest<Iova, Arc<Refused>, REMEMBERED>,
 }
 
 #[derive(Debug)]
@@ -27,9 +37,39 @@ struct Removed {
     thread: Thread,
 }
 
+#[derive(Debug)]
+struct Refused {
+    /// All that was asked for.
+    iova: IovaRange,
+    vaddr: Vaddr,
+    error: Arc<MapError>,
+    call: u64,
+    thread: Thread,
+}
+
+impl Refused {
+    /// The process address that `iova` was to stand for. The request may have wrapped around.
+    fn vaddr_of(&self, iova: Iova) -> Vaddr {
+        Vaddr(self.vaddr.0.wrapping_add(iova.0.wrapping_sub(self.iova.first().0)))
+    }
+
+    /// The part of `iova`, itself a part of what was asked for, that was to stand for `memory`.
+    fn part_for(&self, iova: &IovaRange, memory: &VaddrRange) -> Option<IovaRange> {
+        let wanted = VaddrRange::new(self.vaddr_of(iova.first()), self.vaddr_of(iova.last()))?;
+        let both = wanted.intersection(memory)?;
+        let first = Iova(iova.first().0 + (both.first().0 - wanted.first().0));
+        IovaRange::from_size(first, both.size()?).ok()
+    }
+}
+
 impl History {
     pub(crate) fn count_call(&mut self) {
         self.calls += 1;
+    }
+
+    /// How many calls there were.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls
     }
 
     /// Remembers ranges that a call has removed, ascending.
@@ -45,15 +85,88 @@ impl History {
         }
     }
 
-    /// How the last mapping at `iova` went away.
-    pub(crate) fn removal_of(&self, iova: Iova) -> Option<Removal> {
-        let removed = self.removed.iter().rev().find(|removed| removed.range.contains(iova))?;
-        Some(Removal {
+    /// Remembers that a MAP of `iova` was refused.
+    pub(crate) fn refuse(&mut self, iova: IovaRange, vaddr: Vaddr, error: MapError) {
+        let (error, thread) = (Arc::new(error), thread::current());
+        let refused = Refused { iova, vaddr, error, call: self.calls, thread };
+        self.refused.note(iova, Arc::new(refused));
+    }
+
+    /// A MAP of `iova` went through: what was refused there before is settled. So is what was refused
+    /// with EEXIST for the same memory: its program heeded that, and took another place.
+    pub(crate) fn mapped(&mut self, iova: &IovaRange, request: &MapDma) {
+        if self.refused.is_empty() {
+            return;
+        }
+        self.refused.clear(iova);
+        let Ok(memory) = VaddrRange::from_size(request.vaddr, request.size) else { return };
+        let exists = |refused: &Refused| matches!(*refused.error, MapError::Exists { .. });
+        let refusals = self.refused.newest_first().filter(|(_, refused)| exists(refused));
+        let heeded: Vec<IovaRange> =
+            refusals.filter_map(|(iova, refused)| refused.part_for(iova, &memory)).collect();
+        heeded.iter().for_each(|iova| self.refused.clear(iova));
+    }
+
+    /// An UNMAP went through: what was refused there before is settled.
+    pub(crate) fn unmapped(&mut self, request: &UnmapDma) {
+        if !self.refused.is_empty()
+            && let Some(range) = request.removes()
+        {
+            self.refused.clear(&range);
+        }
+    }
+
+    /// Whether a MAP of any of `range` was refused.
+    pub(crate) fn has_refusals_in(&self, range: &IovaRange) -> bool {
+        self.refused.newest_first().any(|(iova, _)| iova.overlaps(range))
+    }
+
+    /// The newest refusal in `range` of a MAP to other memory than what lies at `vaddr`, the address
+    /// that `range.first()` stands for; and where in the range.
+    pub(crate) fn refusal_of_other_memory(
+        &self,
+        range: &IovaRange,
+        vaddr: Vaddr,
+    ) -> Option<(Iova, Refusal)> {
+        self.refused.newest_first().find_map(|(iova, refused)| {
+            let first = iova.intersection(range)?.first();
+            let reached = vaddr.0.wrapping_add(first.0 - range.first().0);
+            let other = refused.vaddr_of(first).0 != reached;
+            other.then(|| (first, self.refusal(refused)))
+        })
+    }
+
+    /// Why nothing is mapped at `iova`: what happened there last.
+    pub(crate) fn why_unmapped(&self, iova: Iova) -> Miss {
+        let removed = self.removed.iter().rev().find(|removed| removed.range.contains(iova));
+        let refused = self.refused.newest_first().find(|(range, _)| range.contains(iova));
+        match (removed, refused) {
+            (Some(removed), Some((_, refused))) if removed.call > refused.call => {
+                Miss::Unmapped(self.removal(removed))
+            }
+            (_, Some((_, refused))) => Miss::Refused(Box::new(self.refusal(refused))),
+            (Some(removed), None) => Miss::Unmapped(self.removal(removed)),
+            (None, None) => Miss::NeverMapped,
+        }
+    }
+
+    fn removal(&self, removed: &Removed) -> Removal {
+        Removal {
             range: removed.range,
             by: removed.by,
             calls_ago: self.calls - removed.call,
             thread: removed.thread.clone(),
-        })
+        }
+    }
+
+    fn refusal(&self, refused: &Refused) -> Refusal {
+        Refusal {
+            iova: refused.iova,
+            vaddr: refused.vaddr,
+            error: Arc::clone(&refused.error),
+            calls_ago: self.calls - refused.call,
+            thread: refused.thread.clone(),
+        }
     }
 }
 

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use crate::addr::{Iova, Vaddr};
+use crate::changes::MemoryChange;
 use crate::memory::{Access, Memory};
 use crate::process::Process;
-use crate::range::IovaRange;
+use crate::range::{IovaRange, VaddrRange};
 
 /// How many translations are kept. Queues, descriptors and a few buffers at a time.
 const ENTRIES: usize = 8;
@@ -18,6 +19,11 @@ pub(crate) struct Translation {
     pub(crate) vaddr: Vaddr,
     pub(crate) access: Access,
     pub(crate) owner: Arc<Process>,
+    /// The epoch of the owner's memory when the mapping got its pages. `None` while its process
+    /// address is taken away: the pages stay, whatever happens at the old address.
+    pub(crate) memory_epoch: Option<u32>,
+    /// A MAP of a part of it was refused, which the container knows more about.
+    pub(crate) suspect: bool,
 }
 
 impl Translation {
@@ -28,6 +34,13 @@ impl Translation {
 
     pub(crate) fn memory(&self) -> &dyn Memory {
         self.owner.memory()
+    }
+
+    /// What happened to the memory behind `part` of the mapping since it was mapped.
+    pub(crate) fn change_behind(&self, part: &IovaRange) -> Option<(VaddrRange, MemoryChange)> {
+        let changes = self.memory().changes()?;
+        let vaddrs = VaddrRange::new(self.vaddr_of(part.first()), self.vaddr_of(part.last()))?;
+        changes.since(self.memory_epoch?, &vaddrs)
     }
 }
 

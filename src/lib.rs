@@ -73,6 +73,7 @@ compile_error!("vfio-type1 imitates a 64-bit kernel and needs a 64-bit target");
 // Addresses and sizes.
 mod addr;
 mod errno;
+mod latest;
 mod page_size;
 mod range;
 
@@ -82,6 +83,7 @@ mod reserved;
 pub mod sysfs;
 
 // The seams: IOMMU hardware, the host's groups, the caller's memory.
+mod changes;
 mod domain;
 mod host;
 mod memory;
@@ -105,17 +107,19 @@ mod info;
 mod map;
 mod unmap;
 
-// Devices: how they reach memory, and what is said when they cannot.
+// Devices: how they reach memory, and what is said when they cannot or should not.
 mod dma;
 mod fault;
 mod history;
 mod iotlb;
+mod watch;
 
 // The files a program opens.
 mod callback;
 mod claim;
 mod container;
 mod device;
+mod ending;
 pub mod extension;
 mod group;
 mod vfio;
@@ -126,6 +130,7 @@ pub use addr::{Address, Iova, Vaddr};
 pub use attach::AttachError;
 pub use bitmap::{MAX_BITMAP_BYTES, MAX_BITMAP_PAGES, bitmap_bytes};
 pub use callback::Unpinner;
+pub use changes::{MAX_CHANGES, MemoryChange, MemoryChanges};
 pub use claim::AddGroupError;
 pub use container::{Container, SetIommuError};
 pub use device::OpenDevice;
@@ -134,7 +139,7 @@ pub use dma::BusMaster;
 pub use domain::{FixedIommu, Iommu, IommuDriver};
 pub use emulated::{DmaRwError, MAX_PIN_PAGES, PinPagesError};
 pub use errno::Errno;
-pub use fault::{DmaAccess, DmaFault, FaultCause, Faults, MAX_FAULTS, Removal, RemovedBy};
+pub use fault::{DmaAccess, DmaFault, FaultCause, Faults, MAX_FAULTS, Refusal, Removal, RemovedBy};
 pub use group::{
     FdTarget, GroupStatus, OpenDeviceError, OpenGroup, OpenGroupError, SetContainerError,
     UnsetContainerError,
@@ -157,6 +162,7 @@ pub use reserved::{MergeRule, RegionKind, RegionList, ReservedRegion};
 pub use type1::{NoType1, Type1Version};
 pub use unmap::{UnmapDma, UnmapError};
 pub use vfio::{DEFAULT_DMA_ENTRY_LIMIT, HostError, Vfio};
+pub use watch::{Finding, Findings, LiveMappings, MAX_FINDINGS, Mistake};
 
 /// The code in the README is compiled and run.
 #[cfg(doctest)]

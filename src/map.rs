@@ -334,6 +334,8 @@ impl Type1 {
         access: Access,
     ) -> Result<Mapping, MapError> {
         let exempt = caller.cap_ipc_lock();
+        // Looked up before the pages are: a change in between counts as a later one.
+        let memory_epoch = caller.memory_epoch();
         Ok(Mapping {
             iova: request.iova,
             vaddr: request.vaddr.first(),
@@ -343,6 +345,7 @@ impl Type1 {
             exempt,
             vaddr_invalid: false,
             iommu_mapped: !self.domains.is_empty(),
+            memory_epoch,
             extra: None,
         })
     }
@@ -415,6 +418,7 @@ impl Type1 {
         mapping.hand_over(caller, page).map_err(MapError::TakeOver)?;
         mapping.vaddr = request.vaddr.first();
         mapping.vaddr_invalid = false;
+        mapping.memory_epoch = caller.memory_epoch();
         self.invalid_vaddrs -= 1;
         Ok(())
     }

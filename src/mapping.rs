@@ -40,6 +40,8 @@ pub(crate) struct Mapping {
     pub(crate) vaddr_invalid: bool,
     /// Pinned and entered into the container's domains.
     pub(crate) iommu_mapped: bool,
+    /// The epoch of the owner's memory when the mapping got its pages.
+    pub(crate) memory_epoch: u32,
     /// Only mappings that are tracked or pinned by an emulated device have this.
     pub(crate) extra: Option<Box<Extra>>,
 }
@@ -144,7 +146,9 @@ impl Mapping {
 
     pub(crate) fn translation(&self) -> Translation {
         let Self { iova, vaddr, access, .. } = *self;
-        Translation { iova, vaddr, access, owner: Arc::clone(&self.owner) }
+        let memory_epoch = (!self.vaddr_invalid).then_some(self.memory_epoch);
+        let owner = Arc::clone(&self.owner);
+        Translation { iova, vaddr, access, owner, memory_epoch, suspect: false }
     }
 
     pub(crate) fn info(&self) -> MappingInfo {

@@ -174,6 +174,7 @@ mod tests {
             exempt: false,
             vaddr_invalid: false,
             iommu_mapped: false,
+            memory_epoch: 0,
             extra: None,
         }
     }

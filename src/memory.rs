@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::addr::Vaddr;
+use crate::changes::{MemoryChange, MemoryChanges};
 use crate::errno::Errno;
 use crate::page_size::PageSize;
 use crate::range::VaddrRange;
@@ -89,6 +90,12 @@ pub trait Memory: Send + Sync {
     /// How far from `pages.first()` memory can be pinned alike for `access`, at most to
     /// `pages.last()`. The driver asks again behind a shorter run.
     fn pin(&self, pages: VaddrRange, access: Access) -> Result<PinnedRun, PinFault>;
+
+    /// What the process did to its memory, if this memory can tell. [`crate::Vfio::set_watch`] then
+    /// finds devices that go on as before.
+    fn changes(&self) -> Option<&MemoryChanges> {
+        None
+    }
 }
 
 const PAGE: u64 = 4096;
@@ -96,10 +103,12 @@ const PAGE_BYTES: usize = 4096;
 
 /// Memory made of stated ranges: some read-write, some read-only, nothing elsewhere.
 ///
-/// Contents are kept sparsely and start as zeroes, so a range may be as large as a guest.
+/// Contents are kept sparsely and start as zeroes, so a range may be as large as a guest. What is
+/// done to it with [`Self::remove`], [`Self::replace`] and [`Self::free`] is recorded.
 #[derive(Debug, Default)]
 pub struct ModelMemory {
     state: Mutex<State>,
+    changes: MemoryChanges,
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +124,7 @@ struct Area {
     writable: bool,
 }
 
-/// A range that cannot be added to a [`ModelMemory`].
+/// A range that cannot be memory of a [`ModelMemory`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AreaError {
     /// It overlaps memory that is there already.
@@ -129,7 +138,7 @@ pub enum AreaError {
     /// It does not consist of whole pages of 4 KiB.
     #[error("memory {range} does not start and end at page boundaries")]
     Unaligned {
-        /// The range to add.
+        /// The range given.
         range: VaddrRange,
     },
 }
@@ -142,9 +151,7 @@ impl ModelMemory {
 
     /// Adds whole pages of 4 KiB that can be read and, if `writable`, written.
     pub fn add(&self, range: VaddrRange, writable: bool) -> Result<(), AreaError> {
-        if !range.is_aligned(PageSize::P4K) {
-            return Err(AreaError::Unaligned { range });
-        }
+        check_aligned(range)?;
         let mut state = self.lock();
         if let Some(area) = state.area_at_or_below(range.last())
             && area.range.overlaps(&range)
@@ -153,6 +160,30 @@ impl ModelMemory {
         }
         state.areas.insert(range.first(), Area { range, writable });
         Ok(())
+    }
+
+    /// Takes whole pages away, as `munmap` does: what is not there is passed over.
+    pub fn remove(&self, range: VaddrRange) -> Result<(), AreaError> {
+        check_aligned(range)?;
+        let mut state = self.lock();
+        self.changes.record(range, MemoryChange::Unmapped);
+        state.cut(&range);
+        state.zero(&range);
+        Ok(())
+    }
+
+    /// Puts other pages in the place of those that are there, with the same permissions: zeroes.
+    pub fn replace(&self, range: VaddrRange) -> Result<(), AreaError> {
+        check_aligned(range)?;
+        let mut state = self.lock();
+        self.changes.record(range, MemoryChange::Replaced);
+        state.zero(&range);
+        Ok(())
+    }
+
+    /// Notes that the process gives memory back to its allocator. It stays there as it is.
+    pub fn free(&self, range: VaddrRange) {
+        self.changes.record(range, MemoryChange::Freed);
     }
 
     /// Writes regardless of permissions, as the process did before it made memory read-only.
@@ -167,7 +198,27 @@ impl ModelMemory {
     }
 }
 
+fn check_aligned(range: VaddrRange) -> Result<(), AreaError> {
+    match range.is_aligned(PageSize::P4K) {
+        true => Ok(()),
+        false => Err(AreaError::Unaligned { range }),
+    }
+}
+
 impl State {
+    /// Leaves of each area what lies outside `range`.
+    fn cut(&mut self, range: &VaddrRange) {
+        for (_, area) in std::mem::take(&mut self.areas) {
+            let rests = area.range.without(range).map(|rest| Area { range: rest, ..area });
+            self.areas.extend(rests.map(|rest| (rest.range.first(), rest)));
+        }
+    }
+
+    /// Forgets the contents of whole pages.
+    fn zero(&mut self, range: &VaddrRange) {
+        self.contents.retain(|page, _| !range.contains(Vaddr(page * PAGE)));
+    }
+
     fn area_at_or_below(&self, at: Vaddr) -> Option<&Area> {
         self.areas.range(..=at).next_back().map(|(_, area)| area)
     }
@@ -244,6 +295,10 @@ impl Memory for ModelMemory {
             .ok_or(PinFault { at: pages.first(), errno: Errno::EFAULT })?;
         Ok(PinnedRun { last: area.range.last().min(pages.last()), charged: true })
     }
+
+    fn changes(&self) -> Option<&MemoryChanges> {
+        Some(&self.changes)
+    }
 }
 
 #[cfg(test)]
@@ -297,5 +352,29 @@ mod tests {
         let part = VaddrRange::from_size(Vaddr(0), 0x800).unwrap();
         assert!(matches!(memory.add(part, true), Err(AreaError::Unaligned { .. })));
         memory.add(VaddrRange::from_size(Vaddr(0), 0x1000).unwrap(), true).unwrap();
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_and_what_is_replaced_is_zero() {
+        let memory = memory();
+        memory.write(Vaddr(0x1000), &[7; 0x2000]).unwrap();
+        let page = |at| VaddrRange::from_size(Vaddr(at), 0x1000).unwrap();
+        let mut bytes = [1; 4];
+        memory.replace(page(0x1000)).unwrap();
+        memory.read(Vaddr(0x1ffe), &mut bytes).unwrap();
+        assert_eq!(bytes, [0, 0, 7, 7]);
+        memory.remove(page(0x2000)).unwrap();
+        assert_eq!(memory.read(Vaddr(0x1ffe), &mut bytes), Err(Fault { at: Vaddr(0x2000) }));
+        memory.read(Vaddr(0x3000), &mut bytes).unwrap();
+        memory.add(page(0x2000), true).unwrap();
+        memory.read(Vaddr(0x2000), &mut bytes).unwrap();
+        assert_eq!(bytes, [0; 4]);
+        let part = VaddrRange::from_size(Vaddr(0x1000), 0x800).unwrap();
+        assert!(matches!(memory.remove(part), Err(AreaError::Unaligned { .. })));
+        assert!(matches!(memory.replace(part), Err(AreaError::Unaligned { .. })));
+        memory.free(part);
+        let changes = memory.changes().unwrap();
+        assert_eq!(changes.since(0, &page(0x1000)), Some((part, MemoryChange::Freed)));
+        assert_eq!(changes.since(0, &page(0x2000)), Some((page(0x2000), MemoryChange::Unmapped)));
     }
 }

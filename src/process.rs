@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::changes::MemoryChanges;
 use crate::memory::Memory;
 use crate::page_size::PageSize;
 
@@ -54,6 +55,11 @@ impl Process {
     /// Its memory.
     pub fn memory(&self) -> &dyn Memory {
         &*self.memory
+    }
+
+    /// The epoch of its memory; 0 for memory that cannot tell.
+    pub(crate) fn memory_epoch(&self) -> u32 {
+        self.memory.changes().map_or(0, MemoryChanges::epoch)
     }
 
     /// Sets RLIMIT_MEMLOCK, in bytes. Counts rounded down to pages, from the next MAP on.

@@ -115,6 +115,11 @@ impl<A: Address> AddrRange<A> {
         Self::new(self.first.max(A::from_raw(first)), self.last)
     }
 
+    /// What is left of this range without `other`: nothing, a piece, or one on each side of it.
+    pub fn without(&self, other: &Self) -> impl Iterator<Item = Self> + use<A> {
+        [self.below(other.first), self.above(other.last)].into_iter().flatten()
+    }
+
     /// The address right after the range, `None` at the end of the space.
     pub fn next(&self) -> Option<A> {
         self.last.raw().checked_add(1).map(A::from_raw)
@@ -193,6 +198,20 @@ mod tests {
                     starts.filter(|s| range.contains_range(&r(*s, s + 3))).collect();
                 let expected = inside.first().map(|first| r(*first, inside[inside.len() - 1] + 3));
                 assert_eq!(range.whole_pages(page), expected, "{range:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_range_is_what_the_other_has_not() {
+        for base in [0, u64::MAX - 7] {
+            let ranges = || (0..8).flat_map(|a| (a..8).map(move |b| r(base + a, base + b)));
+            for (range, other) in ranges().flat_map(|a| ranges().map(move |b| (a, b))) {
+                for at in (0..8).map(|n| Iova(base + n)) {
+                    let pieces = range.without(&other).filter(|piece| piece.contains(at)).count();
+                    let left = range.contains(at) && !other.contains(at);
+                    assert_eq!(pieces, usize::from(left), "{at} of {range:?} without {other:?}");
+                }
             }
         }
     }

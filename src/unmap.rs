@@ -62,6 +62,23 @@ impl UnmapDma {
     pub fn with_bitmap(self, bitmap: UserBitmap) -> Self {
         Self { flags: self.flags | Self::DIRTY_BITMAP, bitmap, ..self }
     }
+
+    /// What a request that went through asked to remove.
+    pub(crate) fn removes(&self) -> Option<IovaRange> {
+        (self.flags & Self::VADDR == 0).then(|| self.range())?
+    }
+
+    /// Where a request that went through took process addresses away.
+    pub(crate) fn vaddrs_taken(&self) -> Option<IovaRange> {
+        (self.flags & Self::VADDR != 0).then(|| self.range())?
+    }
+
+    fn range(&self) -> Option<IovaRange> {
+        match self.flags & Self::ALL {
+            0 => IovaRange::from_size(self.iova, self.size).ok(),
+            _ => Some(IovaRange::full()),
+        }
+    }
 }
 
 /// Why UNMAP_DMA was refused: one variant per rule, in the order of the rules.

@@ -18,6 +18,7 @@ use crate::page_size::PageSize;
 use crate::process::Process;
 use crate::reserved::ReservedRegion;
 use crate::sysfs;
+use crate::watch::{Findings, Watch};
 
 /// The default of the module parameter `dma_entry_limit`.
 pub const DEFAULT_DMA_ENTRY_LIMIT: u32 = 65535;
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     noiommu: AtomicBool,
     dma_entry_limit: AtomicU32,
     pub(crate) faults: FaultLog,
+    pub(crate) watch: Watch,
 }
 
 /// A host that cannot be.
@@ -106,6 +108,7 @@ impl Vfio {
             noiommu: AtomicBool::new(false),
             dma_entry_limit: AtomicU32::new(DEFAULT_DMA_ENTRY_LIMIT),
             faults: FaultLog::default(),
+            watch: Watch::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -168,6 +171,21 @@ impl Vfio {
     /// Takes the faults of all devices out of the log.
     pub fn take_faults(&self) -> Faults {
         self.shared.faults.take()
+    }
+
+    /// Sets whether to watch for mistakes that no errno tells of: devices that use memory which has
+    /// gone or addresses whose MAP was refused, and mappings that go with the last group. Off at
+    /// first. It changes no answer and no access.
+    ///
+    /// Memory that has gone is found if the process's [`crate::Memory`] can tell, also what went
+    /// before the watch was on.
+    pub fn set_watch(&self, on: bool) {
+        self.shared.watch.set(on);
+    }
+
+    /// Takes what the watch has found.
+    pub fn take_findings(&self) -> Findings {
+        self.shared.watch.take()
     }
 
     /// The groups of the host, ascending.

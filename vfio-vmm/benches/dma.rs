@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How much of `memcpy`'s speed is left when a device copies through its domain: a read by the device
-//! into a buffer of its own, and a plain copy between the same two places, in one run.
+//! into a buffer of its own, with the watch off and on, and a plain copy between the same two places, in
+//! one run.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 
@@ -38,10 +39,13 @@ fn copies(criterion: &mut Criterion) {
             let from = unsafe { std::slice::from_raw_parts(aligned, size) };
             bencher.iter(|| black_box(&mut buffer[..size]).copy_from_slice(black_box(from)));
         });
-        group.bench_function(BenchmarkId::new("device", size), |bencher| {
-            bencher
-                .iter(|| nic.read(black_box(Iova(IOVA)), black_box(&mut buffer[..size])).unwrap());
-        });
+        for (name, watch) in [("device", false), ("watched", true)] {
+            rig.vfio.set_watch(watch);
+            group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                let mut read = || nic.read(black_box(Iova(IOVA)), black_box(&mut buffer[..size]));
+                bencher.iter(|| read().unwrap());
+            });
+        }
     }
     group.finish();
 }

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use vfio_type1::{Access, Errno, Fault, Memory, PinFault, PinnedRun, Vaddr, VaddrRange};
+use vfio_type1::{
+    Access, Errno, Fault, Memory, MemoryChange, MemoryChanges, PinFault, PinnedRun, Vaddr,
+    VaddrRange,
+};
 use vm_memory::{
     Address as _, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress,
 };
@@ -17,6 +20,7 @@ pub struct GuestRam<M> {
     memory: M,
     /// The host addresses of each region, in the backend's order.
     hosts: Vec<VaddrRange>,
+    changes: MemoryChanges,
 }
 
 /// A region of guest memory that has no address in this process.
@@ -39,7 +43,13 @@ impl<M: GuestMemoryBackend> GuestRam<M> {
             VaddrRange::from_size(first, region.len()).map_err(|_| none)
         };
         let hosts = memory.iter().map(host).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { memory, hosts }))
+        Ok(Arc::new(Self { memory, hosts, changes: MemoryChanges::new() }))
+    }
+
+    /// Notes that the pages at host addresses are about to go or to be replaced, as a balloon does:
+    /// see [`MemoryChanges::record`].
+    pub fn record(&self, range: VaddrRange, change: MemoryChange) {
+        self.changes.record(range, change);
     }
 
     /// The backend.
@@ -108,5 +118,9 @@ impl<M: GuestMemoryBackend + Send + Sync> Memory for GuestRam<M> {
         let holds = self.hosts.iter().find(|host| host.contains(pages.first()));
         let host = holds.ok_or(PinFault { at: pages.first(), errno: Errno::EFAULT })?;
         Ok(PinnedRun { last: host.last().min(pages.last()), charged: true })
+    }
+
+    fn changes(&self) -> Option<&MemoryChanges> {
+        Some(&self.changes)
     }
 }

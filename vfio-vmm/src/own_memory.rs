@@ -9,16 +9,21 @@ use std::sync::Arc;
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
-use vfio_type1::{Access, Errno, Fault, Memory, PageSize, PinFault, PinnedRun, Vaddr, VaddrRange};
+use vfio_type1::{
+    Access, Errno, Fault, Memory, MemoryChange, MemoryChanges, PageSize, PinFault, PinnedRun,
+    Vaddr, VaddrRange,
+};
 
 /// The memory of this process.
 ///
 /// A mapping needs memory behind all of it that can be read, or written if devices may write, as the
 /// kernel's pinning does. Pages are not kept from being unmapped afterwards: a device that comes upon
-/// memory that is gone gets a fault with [`OwnMemory::checked`].
+/// memory that is gone gets a fault with [`OwnMemory::checked`]. A program that tells of what it unmaps,
+/// by [`OwnMemory::record`], has stale mappings found by [`vfio_type1::Vfio::set_watch`].
 #[derive(Debug)]
 pub struct OwnMemory {
     copies: Copies,
+    changes: MemoryChanges,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +43,7 @@ impl OwnMemory {
     /// pointers, atomics or volatile accesses, never through references.
     #[expect(unsafe_code, reason = "the contract cannot be checked: it is about the whole process")]
     pub unsafe fn checked() -> Arc<Self> {
-        Arc::new(Self { copies: Copies::Checked })
+        Self::new(Copies::Checked)
     }
 
     /// Copies by plain loads and stores, as fast as `memcpy`.
@@ -50,7 +55,16 @@ impl OwnMemory {
     /// be memory. That is what `VfioOps::vfio_dma_map` of `vfio-ioctls` asks for real devices too.
     #[expect(unsafe_code, reason = "the contract cannot be checked: it is about the whole process")]
     pub unsafe fn direct() -> Arc<Self> {
-        Arc::new(Self { copies: Copies::Direct })
+        Self::new(Copies::Direct)
+    }
+
+    fn new(copies: Copies) -> Arc<Self> {
+        Arc::new(Self { copies, changes: MemoryChanges::new() })
+    }
+
+    /// Notes that memory is about to go or to be used anew: see [`MemoryChanges::record`].
+    pub fn record(&self, range: VaddrRange, change: MemoryChange) {
+        self.changes.record(range, change);
     }
 }
 
@@ -83,6 +97,10 @@ impl Memory for OwnMemory {
         }
         let last = end.ok_or(fault)?.min(pages.last());
         Ok(PinnedRun { last, charged: true })
+    }
+
+    fn changes(&self) -> Option<&MemoryChanges> {
+        Some(&self.changes)
     }
 }
 

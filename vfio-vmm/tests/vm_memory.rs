@@ -9,7 +9,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{NIC, Rig, rig};
-use vfio_type1::{Access, MapDma, UnmapDma};
+use vfio_type1::{Access, MapDma, MemoryChange, UnmapDma, VaddrRange};
 use vfio_vmm::{DeviceIommu, GuestRam};
 use vm_memory::bitmap::{AtomicBitmap, Bitmap as _};
 use vm_memory::{
@@ -94,4 +94,18 @@ fn writes_of_a_bus_master_mark_the_backend() {
     let region = ram.find_region(GuestAddress(0)).unwrap();
     let bitmap = vm_memory::GuestMemoryRegion::bitmap(region);
     assert!(bitmap.dirty_at(0x5000) && !bitmap.dirty_at(0x4000));
+}
+
+#[test]
+fn a_balloon_under_a_live_mapping_is_found() {
+    let (rig, _, memory, seen) = guest();
+    map(&rig, &memory, 0x20000, 0x4000, 0x2000, Access::ReadWrite);
+    rig.vfio.set_watch(true);
+    let page = VaddrRange::from_size(memory.vaddr_of(GuestAddress(0x5000)).unwrap(), 0x1000);
+    memory.record(page.unwrap(), MemoryChange::Replaced);
+    seen.write_slice(&[1; 8], GuestAddress(0x20000)).unwrap();
+    assert!(rig.vfio.take_findings().kept.is_empty());
+    seen.write_slice(&[1; 8], GuestAddress(0x21000)).unwrap();
+    let findings = rig.vfio.take_findings();
+    assert!(findings.kept[0].to_string().contains("replaced by other pages since"));
 }

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use vfio_type1::{Access, Fault, Memory, PinFault, PinnedRun, Vaddr, VaddrRange};
+use vfio_type1::{Access, Fault, Memory, MemoryChanges, PinFault, PinnedRun, Vaddr, VaddrRange};
 
 use crate::device::bar::BarMemory;
 use crate::device::pci_device::PciDevice;
@@ -141,6 +141,10 @@ impl<M: Memory> Memory for MappedBars<M> {
         }
         let pages = VaddrRange::new(pages.first(), last).unwrap_or(pages);
         self.memory.pin(pages, access)
+    }
+
+    fn changes(&self) -> Option<&MemoryChanges> {
+        self.memory.changes()
     }
 }
 
