@@ -5,10 +5,10 @@
 //! driver goes when the last group leaves. This file owns that state machine and the lock around
 //! it; what the type1 driver does is in its own files.
 //!
-//! Locks are taken in one order: group, then container.
+//! Locks are taken in one order: group, turn, container.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::addr::Iova;
 use crate::attach::AttachError;
@@ -28,6 +28,7 @@ use crate::map::{MapDma, MapError};
 use crate::mapping::{Mapping, MappingInfo};
 use crate::process::Process;
 use crate::range::IovaRange;
+use crate::sync::{Mutex, MutexGuard};
 use crate::type1::{NoType1, Type1, Type1Version};
 use crate::unmap::{UnmapDma, UnmapError, Unmapped};
 use crate::vfio::Shared;
@@ -47,6 +48,9 @@ pub struct Container {
 /// What descriptors and groups share.
 pub(crate) struct Core {
     shared: Arc<Shared>,
+    /// Held by calls that change what devices reach, until devices have forgotten what was there
+    /// before. So such calls wait for each other, as in the kernel, and devices for none of them.
+    turn: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -122,7 +126,7 @@ impl Container {
             callbacks: Callbacks::default(),
             history: History::default(),
         };
-        Self { core: Arc::new(Core { shared, state: Mutex::new(state) }) }
+        Self { core: Arc::new(Core { shared, turn: Mutex::default(), state: Mutex::new(state) }) }
     }
 
     /// The kernel that is imitated.
@@ -204,6 +208,7 @@ impl Container {
 
     /// `VFIO_IOMMU_MAP_DMA`: maps the caller's memory, or gives a mapping a new process address.
     pub fn map(&self, caller: &Arc<Process>, request: &MapDma) -> Result<(), MapError> {
+        let _turn = self.core.take_turn();
         let mut state = self.core.lock();
         state.history.count_call();
         state.type1()?.map(caller, request)?;
@@ -229,6 +234,7 @@ impl Container {
         let mut total: u64 = 0;
         let mut told: Option<(IovaRange, u32)> = None;
         loop {
+            let turn = self.core.take_turn();
             let mut state = self.core.lock();
             if told.is_none() {
                 state.history.count_call();
@@ -239,6 +245,7 @@ impl Container {
                 Ok(Unmapped::Done(_)) | Err(_) => Vec::new(),
             };
             forget_removed(state, RemovedBy::Unmap);
+            drop(turn);
             let mapping = match step.map_err(|error| error.after(total))? {
                 Unmapped::Done(removed) => return Ok(total.wrapping_add(removed)),
                 Unmapped::Notify { mapping, removed } => {
@@ -357,6 +364,10 @@ fn forget_removed(mut guard: MutexGuard<'_, State>, by: RemovedBy) {
 }
 
 impl Core {
+    fn take_turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every operation checks first and commits last, so a panic leaves a usable state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -407,6 +418,7 @@ impl Core {
     /// nothing.
     pub(crate) fn remove(&self, group: &Group) {
         group.bus.leave();
+        let turn = self.take_turn();
         let mut state = self.lock();
         state.history.count_call();
         state.groups.retain(|member| member.id != group.id);
@@ -419,10 +431,11 @@ impl Core {
         if state.groups.is_empty() {
             driver = std::mem::replace(&mut state.driver, Driver::None);
         }
-        // What the driver owns (processes, their memory) is not ours to run under the lock.
         drop(state);
-        drop(driver);
         group.bus.ports().iter().for_each(|port| port.forget(&IovaRange::full()));
+        // What the driver owns (processes, their memory) is not ours to run under a lock.
+        drop(turn);
+        drop(driver);
     }
 
     /// Registers an unmap callback and returns its number, which is never 0.

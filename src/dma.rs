@@ -14,8 +14,7 @@
 //! Locks are taken in this order: IOTLB, container. Removal takes them one after the other.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::addr::{Iova, Vaddr};
 use crate::container::Core;
@@ -26,6 +25,8 @@ use crate::iova_list::is_excluded;
 use crate::memory::Fault;
 use crate::range::{IovaRange, RangeError};
 use crate::reserved::ReservedRegion;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::vfio::Shared;
 
 /// A group's side of the bus: the container it is in, and its devices that do DMA.

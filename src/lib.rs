@@ -76,6 +76,9 @@ mod errno;
 mod page_size;
 mod range;
 
+// What threads meet at.
+mod sync;
+
 // What a host reserves, and which kernel looks at it.
 mod kernel;
 mod reserved;

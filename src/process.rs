@@ -6,10 +6,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::memory::Memory;
 use crate::page_size::PageSize;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A process (strictly, its memory descriptor and credentials). Calls take it as the caller.
 ///

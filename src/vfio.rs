@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::container::Container;
 use crate::dma::BusMaster;
@@ -17,6 +16,8 @@ use crate::kernel::Kernel;
 use crate::page_size::PageSize;
 use crate::process::Process;
 use crate::reserved::ReservedRegion;
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sysfs;
 
 /// The default of the module parameter `dma_entry_limit`.
