@@ -22,6 +22,7 @@ use crate::fault::RemovedBy;
 use crate::history::History;
 use crate::host::{Group, GroupId};
 use crate::info::Info;
+use crate::inject::{Allocation, OutOfMemory};
 use crate::iotlb::Translation;
 use crate::kernel::Kernel;
 use crate::map::{MapDma, MapError};
@@ -87,6 +88,9 @@ pub enum SetIommuError {
         /// The kind of the container's groups.
         groups: &'static str,
     },
+    /// There is no memory for the driver. ENOMEM, on demand only.
+    #[error(transparent)]
+    NoMemory(OutOfMemory),
     /// The type is an extension that type1 advertises but not a type it can be. EINVAL.
     #[error("type {kind:#x} is an extension of type1, not an IOMMU type; use type1v2 (3)")]
     NotAType {
@@ -113,6 +117,7 @@ impl SetIommuError {
             Self::NoGroup | Self::AlreadySet | Self::NotAType { .. } => Errno::EINVAL,
             Self::UnknownType { .. } => Errno::ENODEV,
             Self::NeedsRawIo => Errno::EPERM,
+            Self::NoMemory(_) => Errno::ENOMEM,
             Self::Attach { error, .. } => error.errno(),
         }
     }
@@ -185,6 +190,7 @@ impl Container {
         if !advertises(&shared.kernel, kind) {
             return Err(SetIommuError::UnknownType { kind, groups: "IOMMU" });
         }
+        shared.injector.allocate(Allocation::Driver).map_err(SetIommuError::NoMemory)?;
         let version = match kind {
             extension::TYPE1 => Type1Version::V1,
             extension::TYPE1V2 => Type1Version::V2,
@@ -192,7 +198,9 @@ impl Container {
             _ => return Err(SetIommuError::NotAType { kind }),
         };
         let limit = shared.dma_entry_limit();
-        let mut type1 = Box::new(Type1::new(shared.kernel, shared.cpu_page, version, limit));
+        let injector = Arc::clone(&shared.injector);
+        let mut type1 =
+            Box::new(Type1::new(shared.kernel, shared.cpu_page, version, limit, injector));
         for group in groups.iter().rev() {
             type1
                 .attach(group, caller, shared.allow_unsafe_interrupts())
@@ -271,6 +279,11 @@ impl Container {
     /// Whether [`Self::dirty_pages`] could be asked: the container's driver and its version.
     pub(crate) fn check_can_track(&self) -> Result<(), DirtyError> {
         self.core.lock().type1()?.check_can_track()
+    }
+
+    /// Whether there is memory for an answer of GET_INFO in bytes.
+    pub(crate) fn allocate_info_chain(&self) -> Result<(), OutOfMemory> {
+        self.core.shared.injector.allocate(Allocation::InfoChain)
     }
 
     /// The groups in the container, in the order in which they were added.

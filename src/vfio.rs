@@ -12,8 +12,10 @@ use crate::dma::BusMaster;
 use crate::fault::{FaultLog, Faults};
 use crate::group::{OpenGroup, OpenGroupError};
 use crate::host::{Binding, Group, GroupDescription, GroupId};
+use crate::inject::{Injected, Injector};
 use crate::kernel::Kernel;
 use crate::page_size::PageSize;
+use crate::plan::FaultPlan;
 use crate::process::Process;
 use crate::reserved::ReservedRegion;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -38,6 +40,7 @@ pub(crate) struct Shared {
     noiommu: AtomicBool,
     dma_entry_limit: AtomicU32,
     pub(crate) faults: FaultLog,
+    pub(crate) injector: Arc<Injector>,
 }
 
 /// A host that cannot be.
@@ -107,6 +110,7 @@ impl Vfio {
             noiommu: AtomicBool::new(false),
             dma_entry_limit: AtomicU32::new(DEFAULT_DMA_ENTRY_LIMIT),
             faults: FaultLog::default(),
+            injector: Arc::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -169,6 +173,18 @@ impl Vfio {
     /// Takes the faults of all devices out of the log.
     pub fn take_faults(&self) -> Faults {
         self.shared.faults.take()
+    }
+
+    /// Lets calls fail as `plan` says, in all containers, from now on. It takes the place of an earlier
+    /// plan, and counting begins anew; an empty plan lets nothing fail.
+    pub fn inject(&self, plan: FaultPlan) {
+        self.shared.injector.set(plan);
+    }
+
+    /// The failures injected since [`Self::inject`], oldest first: the newest
+    /// [`MAX_INJECTED`](crate::MAX_INJECTED).
+    pub fn injected(&self) -> Vec<Injected> {
+        self.shared.injector.injected()
     }
 
     /// The groups of the host, ascending.
