@@ -42,10 +42,8 @@ pub enum AttachError {
     },
     /// There is no memory for the group, its domain, the lists or the page tables. ENOMEM, for the domain
     /// EIO up to 6.1; on demand only.
-    #[error("group {group}: {error}")]
+    #[error("{error}")]
     NoMemory {
-        /// The group.
-        group: GroupId,
         /// What the memory was for.
         error: OutOfMemory,
         /// The kernel's errno.
@@ -197,7 +195,7 @@ impl Type1 {
         if self.has_group(group.id) {
             return Err(AttachError::AlreadyAttached { group: group.id });
         }
-        self.allocate_for(group.id, Allocation::Group)?;
+        self.allocate_to_attach(Allocation::Group)?;
         match &group.kind {
             GroupKind::Iommu(iommu) => {
                 self.attach_iommu(group, iommu, caller, allow_unsafe_interrupts)
@@ -236,17 +234,17 @@ impl Type1 {
         Ok(())
     }
 
-    fn allocate_for(&self, group: GroupId, what: Allocation) -> Result<(), AttachError> {
+    fn allocate_to_attach(&self, what: Allocation) -> Result<(), AttachError> {
         let eio = what == Allocation::Domain && self.behaviours().domain_alloc_is_eio;
         let errno = if eio { Errno::EIO } else { Errno::ENOMEM };
-        let refused = |error| AttachError::NoMemory { group, error, errno };
+        let refused = |error| AttachError::NoMemory { error, errno };
         self.injector.allocate(what).map_err(refused)
     }
 
     /// Steps 5 to 7: a domain, nested if asked for, with the group in it.
     fn check_domain(&self, group: &Group, iommu: &dyn Iommu) -> Result<(), AttachError> {
         let (id, driver) = (group.id, iommu.driver());
-        self.allocate_for(id, Allocation::Domain)?;
+        self.allocate_to_attach(Allocation::Domain)?;
         iommu.can_make_domain().map_err(|errno| {
             let errno = if self.behaviours().domain_alloc_is_eio { Errno::EIO } else { errno };
             AttachError::NoDomain { group: id, driver, errno }
@@ -278,10 +276,10 @@ impl Type1 {
         }
         self.check_aperture(group, iommu)?;
         if !group.regions.as_slice().is_empty() {
-            self.allocate_for(group.id, Allocation::Regions)?;
+            self.allocate_to_attach(Allocation::Regions)?;
         }
         self.check_reserved(group)?;
-        self.allocate_for(group.id, Allocation::IovaList)?;
+        self.allocate_to_attach(Allocation::IovaList)?;
         let mut list = self.iova_list.clone();
         list.resize(iommu.aperture());
         list.exclude(&group.regions);
@@ -385,9 +383,7 @@ impl Type1 {
             EnterError::Iommu(errno) => {
                 AttachError::ReplayIommu { group, driver, mapping: iova, errno }
             }
-            EnterError::NoMemory(error) => {
-                AttachError::NoMemory { group, error, errno: Errno::ENOMEM }
-            }
+            EnterError::NoMemory(error) => AttachError::NoMemory { error, errno: Errno::ENOMEM },
         };
         if mapping.iommu_mapped {
             return self.enter_into(iommu, iova).map(|()| 0).map_err(refused);

@@ -337,13 +337,13 @@ impl Type1 {
         if let Some((nth, errno)) = self.injector.map(iova) {
             return Err(MapError::Injected { iova, nth, errno });
         }
-        self.allocate(iova, Allocation::Mapping)?;
+        self.allocate_to_map(iova, Allocation::Mapping)?;
         let mut mapping = self.make_mapping(caller, request, access)?;
         if self.tracking {
             mapping
                 .start_tracking(page)
                 .ok_or(MapError::TooLargeToTrack { pages: iova.pages(page) })?;
-            self.allocate(iova, Allocation::DirtyBitmap)?;
+            self.allocate_to_map(iova, Allocation::DirtyBitmap)?;
         }
         caller.lock_pages(mapping.locked_pages);
         self.mappings.insert(mapping);
@@ -351,7 +351,7 @@ impl Type1 {
         Ok(())
     }
 
-    fn allocate(&self, iova: IovaRange, what: Allocation) -> Result<(), MapError> {
+    fn allocate_to_map(&self, iova: IovaRange, what: Allocation) -> Result<(), MapError> {
         self.injector.allocate(what).map_err(|error| MapError::NoMemory { iova, error })
     }
 
