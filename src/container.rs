@@ -50,7 +50,7 @@ pub struct Container {
 pub(crate) struct Core {
     shared: Arc<Shared>,
     /// Held by calls that change what devices reach, until devices have forgotten what was there
-    /// before. So such calls wait for each other, as in the kernel, and devices for none of them.
+    /// before. So such calls wait for each other, as in the kernel; devices never take it.
     turn: Mutex<()>,
     state: Mutex<State>,
 }

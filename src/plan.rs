@@ -193,8 +193,10 @@ impl FromStr for FaultPlan {
     type Err = FaultPlanError;
 
     fn from_str(text: &str) -> Result<Self, FaultPlanError> {
-        let items = text.split(',').map(str::trim).filter(|_| !text.trim().is_empty());
-        items.into_iter().try_fold(Self::default(), Self::with_item)
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        text.split(',').map(str::trim).try_fold(Self::default(), Self::with_item)
     }
 }
 

@@ -46,8 +46,10 @@ impl Attempt {
                     report.refusal = error.as_ref().map(|e| Refusal::new(e.errno(), e));
                     // A program that asks too early or twice is refused; a group that cannot be
                     // attached is none that could have been assigned.
-                    use SetIommuError::{Attach, NoMemory};
-                    if matches!(error, Some(Attach { .. } | NoMemory(_))) {
+                    if matches!(
+                        error,
+                        Some(SetIommuError::Attach { .. } | SetIommuError::NoMemory(_))
+                    ) {
                         attempt.not_assigned.clone_from(&report.refusal);
                     }
                 }
