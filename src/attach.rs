@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::domain::{Iommu, IommuDriver};
 use crate::errno::Errno;
 use crate::host::{Group, GroupId, GroupKind};
+use crate::inject::{Allocation, OutOfMemory};
 use crate::iova_list::{IovaList, is_excluded};
 use crate::kernel::DirectRegions;
 use crate::map::iova_behind;
@@ -38,6 +39,15 @@ pub enum AttachError {
     AlreadyAttached {
         /// The group.
         group: GroupId,
+    },
+    /// There is no memory for the group, its domain, the lists or the page tables. ENOMEM, for the domain
+    /// EIO up to 6.1; on demand only.
+    #[error("{error}")]
+    NoMemory {
+        /// What the memory was for.
+        error: OutOfMemory,
+        /// The kernel's errno.
+        errno: Errno,
     },
     /// The IOMMU driver cannot make a domain. EIO up to 6.1, then the driver's errno.
     #[error("the {driver} cannot make a domain for group {group}: {errno}")]
@@ -156,7 +166,8 @@ impl AttachError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::VaddrsInvalid { .. } => Errno::EBUSY,
-            Self::NoDomain { errno, .. }
+            Self::NoMemory { errno, .. }
+            | Self::NoDomain { errno, .. }
             | Self::NoNesting { errno, .. }
             | Self::ReplayIommu { errno, .. } => *errno,
             Self::FirmwareOwned { .. } | Self::MsiNotIsolated { .. } => Errno::EPERM,
@@ -184,6 +195,7 @@ impl Type1 {
         if self.has_group(group.id) {
             return Err(AttachError::AlreadyAttached { group: group.id });
         }
+        self.allocate_to_attach(Allocation::Group)?;
         match &group.kind {
             GroupKind::Iommu(iommu) => {
                 self.attach_iommu(group, iommu, caller, allow_unsafe_interrupts)
@@ -222,9 +234,17 @@ impl Type1 {
         Ok(())
     }
 
+    fn allocate_to_attach(&self, what: Allocation) -> Result<(), AttachError> {
+        let eio = what == Allocation::Domain && self.behaviours().domain_alloc_is_eio;
+        let errno = if eio { Errno::EIO } else { Errno::ENOMEM };
+        let refused = |error| AttachError::NoMemory { error, errno };
+        self.injector.allocate(what).map_err(refused)
+    }
+
     /// Steps 5 to 7: a domain, nested if asked for, with the group in it.
     fn check_domain(&self, group: &Group, iommu: &dyn Iommu) -> Result<(), AttachError> {
         let (id, driver) = (group.id, iommu.driver());
+        self.allocate_to_attach(Allocation::Domain)?;
         iommu.can_make_domain().map_err(|errno| {
             let errno = if self.behaviours().domain_alloc_is_eio { Errno::EIO } else { errno };
             AttachError::NoDomain { group: id, driver, errno }
@@ -255,7 +275,11 @@ impl Type1 {
             return Ok(IovaList::default());
         }
         self.check_aperture(group, iommu)?;
+        if !group.regions.as_slice().is_empty() {
+            self.allocate_to_attach(Allocation::Regions)?;
+        }
         self.check_reserved(group)?;
+        self.allocate_to_attach(Allocation::IovaList)?;
         let mut list = self.iova_list.clone();
         list.resize(iommu.aperture());
         list.exclude(&group.regions);
@@ -355,18 +379,20 @@ impl Type1 {
         caller: &Process,
     ) -> Result<u64, AttachError> {
         let (group, driver, iova) = (group.id, iommu.driver(), mapping.iova);
-        let refused = |errno| AttachError::ReplayIommu { group, driver, mapping: iova, errno };
-        let behaviours = self.behaviours();
+        let refused = |error| match error {
+            EnterError::Pin(error) => AttachError::ReplayPin { group, mapping: iova, error },
+            EnterError::Iommu(errno) => {
+                AttachError::ReplayIommu { group, driver, mapping: iova, errno }
+            }
+            EnterError::NoMemory(error) => AttachError::NoMemory { error, errno: Errno::ENOMEM },
+        };
         if mapping.iommu_mapped {
-            return iommu.can_map(iova, behaviours).map(|()| 0).map_err(refused);
+            return self.enter_into(iommu, iova).map(|()| 0).map_err(refused);
         }
         let already = mapping.pin_count();
         let charge = Charge { exempt: mapping.exempt, already, page: self.cpu_page() };
         let vaddrs = mapping.vaddrs();
-        let enter = |pages| iommu.can_map(iova_behind(iova, vaddrs, pages), behaviours);
-        pin_range(caller, vaddrs, mapping.access, charge, enter).map_err(|error| match error {
-            EnterError::Pin(error) => AttachError::ReplayPin { group, mapping: iova, error },
-            EnterError::Iommu(errno) => refused(errno),
-        })
+        let enter = |pages| self.enter_into(iommu, iova_behind(iova, vaddrs, pages));
+        pin_range(caller, vaddrs, mapping.access, charge, &self.injector, enter).map_err(refused)
     }
 }

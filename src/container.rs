@@ -5,10 +5,10 @@
 //! driver goes when the last group leaves. This file owns that state machine and the lock around
 //! it; what the type1 driver does is in its own files.
 //!
-//! Locks are taken in one order: group, then container.
+//! Locks are taken in one order: group, turn, container.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::addr::Iova;
 use crate::attach::AttachError;
@@ -23,12 +23,14 @@ use crate::fault::{Refusal, RemovedBy};
 use crate::history::History;
 use crate::host::{Group, GroupId};
 use crate::info::Info;
+use crate::inject::{Allocation, OutOfMemory};
 use crate::iotlb::Translation;
 use crate::kernel::Kernel;
 use crate::map::{MapDma, MapError};
 use crate::mapping::{Mapping, MappingInfo};
 use crate::process::Process;
 use crate::range::IovaRange;
+use crate::sync::{Mutex, MutexGuard};
 use crate::type1::{NoType1, Type1, Type1Version};
 use crate::unmap::{UnmapDma, UnmapError, Unmapped};
 use crate::vfio::Shared;
@@ -55,6 +57,9 @@ struct OpenFile {
 /// What descriptors and groups share.
 pub(crate) struct Core {
     shared: Arc<Shared>,
+    /// Held by calls that change what devices reach, until devices have forgotten what was there
+    /// before. So such calls wait for each other, as in the kernel; devices never take it.
+    turn: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -92,6 +97,9 @@ pub enum SetIommuError {
         /// The kind of the container's groups.
         groups: &'static str,
     },
+    /// There is no memory for the driver. ENOMEM, on demand only.
+    #[error(transparent)]
+    NoMemory(OutOfMemory),
     /// The type is an extension that type1 advertises but not a type it can be. EINVAL.
     #[error("type {kind:#x} is an extension of type1, not an IOMMU type; use type1v2 (3)")]
     NotAType {
@@ -118,6 +126,7 @@ impl SetIommuError {
             Self::NoGroup | Self::AlreadySet | Self::NotAType { .. } => Errno::EINVAL,
             Self::UnknownType { .. } => Errno::ENODEV,
             Self::NeedsRawIo => Errno::EPERM,
+            Self::NoMemory(_) => Errno::ENOMEM,
             Self::Attach { error, .. } => error.errno(),
         }
     }
@@ -132,7 +141,7 @@ impl Container {
             history: History::default(),
             ending: Ending::default(),
         };
-        let core = Arc::new(Core { shared, state: Mutex::new(state) });
+        let core = Arc::new(Core { shared, turn: Mutex::default(), state: Mutex::new(state) });
         Self { _open: Arc::new(OpenFile { core: Arc::clone(&core) }), core }
     }
 
@@ -192,6 +201,7 @@ impl Container {
         if !advertises(&shared.kernel, kind) {
             return Err(SetIommuError::UnknownType { kind, groups: "IOMMU" });
         }
+        shared.injector.allocate(Allocation::Driver).map_err(SetIommuError::NoMemory)?;
         let version = match kind {
             extension::TYPE1 => Type1Version::V1,
             extension::TYPE1V2 => Type1Version::V2,
@@ -199,7 +209,9 @@ impl Container {
             _ => return Err(SetIommuError::NotAType { kind }),
         };
         let limit = shared.dma_entry_limit();
-        let mut type1 = Box::new(Type1::new(shared.kernel, shared.cpu_page, version, limit));
+        let injector = Arc::clone(&shared.injector);
+        let mut type1 =
+            Box::new(Type1::new(shared.kernel, shared.cpu_page, version, limit, injector));
         for group in groups.iter().rev() {
             type1
                 .attach(group, caller, shared.allow_unsafe_interrupts())
@@ -215,6 +227,7 @@ impl Container {
 
     /// `VFIO_IOMMU_MAP_DMA`: maps the caller's memory, or gives a mapping a new process address.
     pub fn map(&self, caller: &Arc<Process>, request: &MapDma) -> Result<(), MapError> {
+        let _turn = self.core.take_turn();
         let mut state = self.core.lock();
         state.history.count_call();
         let type1 = state.type1().map_err(MapError::from);
@@ -260,6 +273,7 @@ impl Container {
         let mut total: u64 = 0;
         let mut told: Option<(IovaRange, u32)> = None;
         loop {
+            let turn = self.core.take_turn();
             let mut state = self.core.lock();
             if told.is_none() {
                 state.history.count_call();
@@ -273,6 +287,7 @@ impl Container {
                 state.history.unmapped(request);
             }
             forget_removed(state, RemovedBy::Unmap);
+            drop(turn);
             let mapping = match step.map_err(|error| error.after(total))? {
                 Unmapped::Done(removed) => return Ok(total.wrapping_add(removed)),
                 Unmapped::Notify { mapping, removed } => {
@@ -298,6 +313,11 @@ impl Container {
     /// Whether [`Self::dirty_pages`] could be asked: the container's driver and its version.
     pub(crate) fn check_can_track(&self) -> Result<(), DirtyError> {
         self.core.lock().type1()?.check_can_track()
+    }
+
+    /// Whether there is memory for an answer of GET_INFO in bytes.
+    pub(crate) fn allocate_info_chain(&self) -> Result<(), OutOfMemory> {
+        self.core.shared.injector.allocate(Allocation::InfoChain)
     }
 
     /// The groups in the container, in the order in which they were added.
@@ -399,6 +419,10 @@ fn forget_removed(mut guard: MutexGuard<'_, State>, by: RemovedBy) {
 }
 
 impl Core {
+    fn take_turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every operation checks first and commits last, so a panic leaves a usable state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -475,6 +499,7 @@ impl Core {
     /// nothing.
     pub(crate) fn remove(&self, group: &Group) {
         group.bus.leave();
+        let turn = self.take_turn();
         let mut state = self.lock();
         state.history.count_call();
         state.groups.retain(|member| member.id != group.id);
@@ -490,10 +515,11 @@ impl Core {
         if state.groups.is_empty() {
             driver = std::mem::replace(&mut state.driver, Driver::None);
         }
-        // What the driver owns (processes, their memory) is not ours to run under the lock.
         drop(state);
-        drop(driver);
         group.bus.ports().iter().for_each(|port| port.forget(&IovaRange::full()));
+        // What the driver owns (processes, their memory) is not ours to run under a lock.
+        drop(turn);
+        drop(driver);
     }
 
     /// Registers an unmap callback and returns its number, which is never 0.

@@ -5,6 +5,7 @@
 //! its domain lives on. The container drops the whole instance when this was its last group.
 
 use crate::host::GroupId;
+use crate::inject::Allocation;
 use crate::reserved::RegionList;
 use crate::type1::Type1;
 
@@ -41,7 +42,12 @@ impl Type1 {
             list.expand(self.domains.iter().map(|domain| domain.iommu.aperture()));
             self.update_page_sizes();
         }
-        if let Some(refreshed) = list.refreshed(self.remaining_regions().as_slice()) {
+        // Without memory for a new list the kernel keeps the old one, and says nothing.
+        let has_memory = || self.injector.allocate(Allocation::IovaList).is_ok();
+        if !list.is_empty()
+            && has_memory()
+            && let Some(refreshed) = list.refreshed(self.remaining_regions().as_slice())
+        {
             self.iova_list = refreshed;
         }
         if self.tracking && self.behaviours().detach_marks_dirty {

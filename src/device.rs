@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::Iova;
 use crate::callback::Unpinner;
@@ -16,6 +15,7 @@ use crate::group::GroupFile;
 use crate::host::{GroupId, GroupKind};
 use crate::memory::Access;
 use crate::range::IovaRange;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// An open device. Dropping it closes it.
 pub struct OpenDevice {

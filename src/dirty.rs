@@ -9,6 +9,7 @@
 use crate::addr::{Iova, Vaddr};
 use crate::bitmap::{MAX_BITMAP_BYTES, bitmap_bytes};
 use crate::errno::Errno;
+use crate::inject::{Allocation, OutOfMemory};
 use crate::kernel::Behaviours;
 use crate::map::wrap_errno;
 use crate::memory::{Fault, Memory};
@@ -177,6 +178,14 @@ pub enum DirtyError {
         /// Its pages.
         pages: u64,
     },
+    /// START: there is no memory for a mapping's bitmap. ENOMEM, on demand only; tracking stays off.
+    #[error("mapping {mapping}: {error}")]
+    NoMemory {
+        /// The mapping.
+        mapping: IovaRange,
+        /// What the memory was for.
+        error: OutOfMemory,
+    },
     /// GET_BITMAP: the size is zero. EINVAL.
     #[error("size is 0; ask for at least one page")]
     SizeZero,
@@ -239,6 +248,7 @@ impl DirtyError {
             Self::Wraps { errno, .. } => *errno,
             Self::Bitmap(error) => error.errno(),
             Self::BitmapFault { .. } => Errno::EFAULT,
+            Self::NoMemory { .. } => Errno::ENOMEM,
             Self::NotOneFlag { .. }
             | Self::TooLargeToTrack { .. }
             | Self::SizeZero
@@ -286,16 +296,20 @@ impl Type1 {
         if self.tracking {
             return Ok(());
         }
-        let too_large = self.mappings.iter_mut().find_map(|mapping| {
-            let refused = mapping.start_tracking(page).is_none();
-            refused.then_some(mapping.iova)
+        let injector = &self.injector;
+        let tracked = self.mappings.iter_mut().try_for_each(|mapping| {
+            let (pages, iova) = (mapping.iova.pages(page), mapping.iova);
+            let too_large = DirtyError::TooLargeToTrack { mapping: iova, pages };
+            mapping.start_tracking(page).ok_or(too_large)?;
+            injector
+                .allocate(Allocation::DirtyBitmap)
+                .map_err(|error| DirtyError::NoMemory { mapping: iova, error })
         });
-        if let Some(mapping) = too_large {
-            self.stop_tracking();
-            return Err(DirtyError::TooLargeToTrack { mapping, pages: mapping.pages(page) });
+        match tracked {
+            Ok(()) => self.tracking = true,
+            Err(_) => self.stop_tracking(),
         }
-        self.tracking = true;
-        Ok(())
+        tracked
     }
 
     fn stop_tracking(&mut self) {

@@ -15,8 +15,7 @@
 //! of the fault log, of the watch and of a memory's changes are taken last, and none inside them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::addr::{Iova, Vaddr};
 use crate::container::Core;
@@ -27,6 +26,8 @@ use crate::iova_list::is_excluded;
 use crate::memory::Fault;
 use crate::range::{IovaRange, RangeError};
 use crate::reserved::ReservedRegion;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::vfio::Shared;
 use crate::watch::Mistake;
 

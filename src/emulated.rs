@@ -7,6 +7,7 @@
 use crate::addr::Iova;
 use crate::errno::Errno;
 use crate::host::GroupId;
+use crate::inject::{Allocation, OutOfMemory};
 use crate::map::wrap_errno;
 use crate::memory::{Access, Fault};
 use crate::page_size::PageSize;
@@ -84,6 +85,14 @@ pub enum PinPagesError {
         /// What is wrong.
         error: PinError,
     },
+    /// There is no memory to remember the page. ENOMEM, on demand only.
+    #[error("the page at iova {iova}: {error}")]
+    NoMemory {
+        /// The page's first address.
+        iova: Iova,
+        /// What the memory was for.
+        error: OutOfMemory,
+    },
     /// The page is device memory, which has no page to pin. EINVAL.
     #[error("iova {iova} is mapped to device memory, which cannot be pinned")]
     DeviceMemory {
@@ -103,6 +112,7 @@ impl PinPagesError {
             Self::VaddrsInvalid { .. } => Errno::EBUSY,
             Self::NoAccess { .. } => Errno::EPERM,
             Self::Pin { error, .. } => error.errno(),
+            Self::NoMemory { .. } => Errno::ENOMEM,
             Self::NoPages
             | Self::NoCallback
             | Self::NotMapped { .. }
@@ -235,11 +245,15 @@ impl Type1 {
         let last = Iova(at.0.saturating_add(page.bytes() - 1)).min(mapping.iova.last());
         let part = IovaRange::new(at, last).unwrap_or(mapping.iova);
         let charge = Charge { exempt: mapping.exempt || !charge_it, already: 0, page };
-        let charged = pin_only(&mapping.owner, mapping.vaddrs_of(&part), mapping.access, charge)
+        let (owner, vaddrs) = (&mapping.owner, mapping.vaddrs_of(&part));
+        let charged = pin_only(owner, vaddrs, mapping.access, charge, &self.injector)
             .map_err(|error| PinPagesError::Pin { iova: at, error })?;
         if charged == 0 {
             return Err(PinPagesError::DeviceMemory { iova: at });
         }
+        self.injector
+            .allocate(Allocation::PinnedPage)
+            .map_err(|error| PinPagesError::NoMemory { iova: at, error })?;
         if charge_it {
             mapping.owner.lock_pages(1);
             mapping.locked_pages += 1;

@@ -15,6 +15,14 @@ macro_rules! errnos {
                     _ => None,
                 }
             }
+
+            /// The error with this symbolic name; `None` for a name not listed here.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $(stringify!($name) => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
         }
     };
 }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::Thread;
 
 use crate::addr::{Iova, Vaddr};
@@ -15,6 +15,7 @@ use crate::map::MapError;
 use crate::memory::Access;
 use crate::range::IovaRange;
 use crate::reserved::ReservedRegion;
+use crate::sync::{Mutex, MutexGuard};
 
 /// What a device was about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

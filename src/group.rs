@@ -6,7 +6,7 @@
 //! descriptors of it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::claim::AddGroupError;
 use crate::container::{Container, Core};
@@ -15,6 +15,7 @@ use crate::errno::Errno;
 use crate::host::{Binding, DeviceDescription, Group, GroupId, GroupKind};
 use crate::kernel::{Kernel, Ownership};
 use crate::process::Process;
+use crate::sync::{Mutex, MutexGuard};
 use crate::sysfs;
 use crate::vfio::Shared;
 

@@ -77,6 +77,9 @@ mod latest;
 mod page_size;
 mod range;
 
+// What threads meet at.
+mod sync;
+
 // What a host reserves, and which kernel looks at it.
 mod kernel;
 mod reserved;
@@ -88,6 +91,10 @@ mod domain;
 mod host;
 mod memory;
 mod process;
+
+// Failures on demand.
+mod inject;
+mod plan;
 
 // The valid list, and the mappings checked against it.
 mod bitmap;
@@ -146,6 +153,7 @@ pub use group::{
 };
 pub use host::{Binding, DeviceDescription, GroupDescription, GroupId, GroupKind};
 pub use info::{Info, Migration};
+pub use inject::{Allocation, Injected, MAX_INJECTED, OutOfMemory};
 pub use iova_list::{IovaList, is_excluded};
 pub use kernel::{
     Behaviours, DirectRegions, InfoChain, Kernel, Ownership, UnknownKernel, UnmapAtTop,
@@ -156,6 +164,7 @@ pub use memory::{Access, AreaError, Fault, Memory, ModelMemory, PinFault, Pinned
 pub use obstacle::{Culprit, NotValid, Obstacle};
 pub use page_size::{PageSize, PageSizes};
 pub use pin::PinError;
+pub use plan::{FaultPlan, FaultPlanError, Point};
 pub use process::{OverMemlock, Process};
 pub use range::{AddrRange, IovaRange, RangeError, VaddrRange};
 pub use reserved::{MergeRule, RegionKind, RegionList, ReservedRegion};

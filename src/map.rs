@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use crate::addr::{Iova, Vaddr};
-use crate::domain::IommuDriver;
+use crate::domain::{Iommu, IommuDriver};
 use crate::errno::Errno;
 use crate::host::GroupId;
+use crate::inject::{Allocation, OutOfMemory};
 use crate::kernel::Behaviours;
 use crate::mapping::{Mapping, MappingInfo};
 use crate::memory::Access;
@@ -166,6 +167,25 @@ pub enum MapError {
     /// The range is not in one range of the valid IOVA list. EINVAL.
     #[error("{0}")]
     NotValid(Box<NotValid>),
+    /// The fault plan wants it. ENOMEM, or the plan's errno.
+    #[error("iova {iova} is refused: {errno}, injected as map:{nth}")]
+    Injected {
+        /// The range given.
+        iova: IovaRange,
+        /// Which MAP that no rule is against it was since the plan was set, counted from 1.
+        nth: u64,
+        /// The plan's errno.
+        errno: Errno,
+    },
+    /// There is no memory for the mapping, its page tables or its dirty bitmap. ENOMEM, on demand
+    /// only.
+    #[error("iova {iova}: {error}")]
+    NoMemory {
+        /// The range given.
+        iova: IovaRange,
+        /// What the memory was for.
+        error: OutOfMemory,
+    },
     /// A page cannot be pinned, or not within the locked-memory limit. EFAULT, ENOMEM.
     #[error("iova {iova}: {error}")]
     Pin {
@@ -205,9 +225,9 @@ impl MapError {
             Self::NothingToUpdate { .. } => Errno::ENOENT,
             Self::Exists { .. } => Errno::EEXIST,
             Self::TableFull { .. } => Errno::ENOSPC,
-            Self::TakeOver(_) => Errno::ENOMEM,
+            Self::TakeOver(_) | Self::NoMemory { .. } => Errno::ENOMEM,
             Self::Pin { error, .. } => error.errno(),
-            Self::Iommu { errno, .. } => *errno,
+            Self::Iommu { errno, .. } | Self::Injected { errno, .. } => *errno,
             Self::UnknownFlags { .. }
             | Self::SizeZero
             | Self::NoAccess
@@ -314,16 +334,25 @@ impl Type1 {
             // These kernels would now map twice and lose track of both: not imitated.
             self.check_free(iova)?;
         }
+        if let Some((nth, errno)) = self.injector.map(iova) {
+            return Err(MapError::Injected { iova, nth, errno });
+        }
+        self.allocate_to_map(iova, Allocation::Mapping)?;
         let mut mapping = self.make_mapping(caller, request, access)?;
         if self.tracking {
             mapping
                 .start_tracking(page)
                 .ok_or(MapError::TooLargeToTrack { pages: iova.pages(page) })?;
+            self.allocate_to_map(iova, Allocation::DirtyBitmap)?;
         }
         caller.lock_pages(mapping.locked_pages);
         self.mappings.insert(mapping);
         self.entries_left = self.entries_left.saturating_sub(1);
         Ok(())
+    }
+
+    fn allocate_to_map(&self, iova: IovaRange, what: Allocation) -> Result<(), MapError> {
+        self.injector.allocate(what).map_err(|error| MapError::NoMemory { iova, error })
     }
 
     /// Pins the memory of a mapping that no rule is against. Nothing is charged yet.
@@ -378,12 +407,21 @@ impl Type1 {
         let charge = Charge { exempt, already: 0, page: self.cpu_page() };
         let enter = |pages: VaddrRange| {
             let part = iova_behind(iova, request.vaddr, pages);
-            self.domains.iter().try_for_each(|domain| domain.iommu.can_map(part, self.behaviours()))
+            self.domains.iter().try_for_each(|domain| self.enter_into(&*domain.iommu, part))
         };
-        pin_range(caller, request.vaddr, access, charge, enter).map_err(|error| match error {
+        let injector = &self.injector;
+        let entered = pin_range(caller, request.vaddr, access, charge, injector, enter);
+        entered.map_err(|error| match error {
             EnterError::Pin(error) => MapError::Pin { iova, error },
             EnterError::Iommu(errno) => self.refused_by_iommu(iova, errno),
+            EnterError::NoMemory(error) => MapError::NoMemory { iova, error },
         })
+    }
+
+    /// Enters pages that lie behind each other into the page tables of a domain.
+    pub(crate) fn enter_into(&self, iommu: &dyn Iommu, part: IovaRange) -> Result<(), EnterError> {
+        iommu.can_map(part, self.behaviours()).map_err(EnterError::Iommu)?;
+        self.injector.allocate(Allocation::PageTables).map_err(EnterError::NoMemory)
     }
 
     /// Names the domain that does not take `iova`.

@@ -2,7 +2,9 @@
 //! Pinning a mapping's pages and counting them against the locked-memory limit
 //! (`vfio_pin_pages_remote` in `vfio_iommu_type1.c`; spec 5.2, 5.3).
 
+use crate::addr::Vaddr;
 use crate::errno::Errno;
+use crate::inject::{Injector, OutOfMemory};
 use crate::memory::{Access, PinFault};
 use crate::page_size::PageSize;
 use crate::process::{OverMemlock, Process};
@@ -20,6 +22,16 @@ pub enum PinError {
     /// The process has exited. ENODEV.
     #[error("the process that owns the memory has exited")]
     NoProcess,
+    /// The fault plan wants it. EFAULT, or the plan's errno.
+    #[error("the page at {at} cannot be pinned: {errno}, injected as pin:{nth}")]
+    Injected {
+        /// The page's first address.
+        at: Vaddr,
+        /// Which call of `Memory::pin` it was since the plan was set, counted from 1.
+        nth: u64,
+        /// The plan's errno.
+        errno: Errno,
+    },
 }
 
 impl PinError {
@@ -29,6 +41,7 @@ impl PinError {
             Self::Fault(fault) => fault.errno,
             Self::OverMemlock(_) => Errno::ENOMEM,
             Self::NoProcess => Errno::ENODEV,
+            Self::Injected { errno, .. } => *errno,
         }
     }
 }
@@ -50,36 +63,42 @@ pub(crate) enum EnterError {
     Pin(PinError),
     /// The IOMMU driver's errno.
     Iommu(Errno),
+    NoMemory(OutOfMemory),
+}
+
+impl From<PinError> for EnterError {
+    fn from(error: PinError) -> Self {
+        Self::Pin(error)
+    }
 }
 
 /// Pins all of `pages` and returns how many to charge. After each run of pages that are pinned
 /// together, `enter` gets the run to put it into the IOMMU's page tables. So the first thing that
 /// is wrong in the order of addresses decides: a bad page, the limit, or the IOMMU.
-pub(crate) fn pin_range(
+pub(crate) fn pin_range<E: From<PinError>>(
     process: &Process,
     pages: VaddrRange,
     access: Access,
     charge: Charge,
-    enter: impl Fn(VaddrRange) -> Result<(), Errno>,
-) -> Result<u64, EnterError> {
+    injector: &Injector,
+    enter: impl Fn(VaddrRange) -> Result<(), E>,
+) -> Result<u64, E> {
     if !process.is_alive() {
-        return Err(EnterError::Pin(PinError::NoProcess));
+        return Err(PinError::NoProcess.into());
     }
-    let pin_error = |error| EnterError::Pin(PinError::Fault(error));
     let mut charged = 0;
     let mut rest = Some(pages);
     while let Some(pages) = rest {
-        let run = process.memory().pin(pages, access).map_err(pin_error)?;
+        injector.pin(pages.first())?;
+        let run = process.memory().pin(pages, access).map_err(PinError::Fault)?;
         let last = run.last.clamp(pages.first(), pages.last());
         let pinned = VaddrRange::new(pages.first(), last).unwrap_or(pages);
         if run.charged {
             charged += pinned.pages(charge.page);
             let new = charged.saturating_sub(charge.already);
-            process
-                .check_charge(new, charge.exempt, charge.page)
-                .map_err(|error| EnterError::Pin(PinError::OverMemlock(error)))?;
+            process.check_charge(new, charge.exempt, charge.page).map_err(PinError::OverMemlock)?;
         }
-        enter(pinned).map_err(EnterError::Iommu)?;
+        enter(pinned)?;
         rest = pages.above(last);
     }
     Ok(charged.saturating_sub(charge.already))
@@ -91,9 +110,7 @@ pub(crate) fn pin_only(
     pages: VaddrRange,
     access: Access,
     charge: Charge,
+    injector: &Injector,
 ) -> Result<u64, PinError> {
-    pin_range(process, pages, access, charge, |_| Ok(())).map_err(|error| match error {
-        EnterError::Pin(error) => error,
-        EnterError::Iommu(errno) => PinError::Fault(PinFault { at: pages.first(), errno }),
-    })
+    pin_range(process, pages, access, charge, injector, |_| Ok(()))
 }

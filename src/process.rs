@@ -6,11 +6,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::changes::MemoryChanges;
 use crate::memory::Memory;
 use crate::page_size::PageSize;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A process (strictly, its memory descriptor and credentials). Calls take it as the caller.
 ///

@@ -10,6 +10,7 @@ use crate::domain::Iommu;
 use crate::errno::Errno;
 use crate::history::RemovedRanges;
 use crate::host::{Group, GroupId};
+use crate::inject::Injector;
 use crate::iova_list::IovaList;
 use crate::kernel::{Behaviours, Kernel};
 use crate::mapping::Mapping;
@@ -78,6 +79,7 @@ pub(crate) struct Type1 {
     pub(crate) tracking: bool,
     /// What was removed since the container looked last.
     pub(crate) removed: RemovedRanges,
+    pub(crate) injector: Arc<Injector>,
 }
 
 impl Type1 {
@@ -86,6 +88,7 @@ impl Type1 {
         cpu_page: PageSize,
         version: Type1Version,
         entry_limit: u32,
+        injector: Arc<Injector>,
     ) -> Self {
         Self {
             kernel,
@@ -100,6 +103,7 @@ impl Type1 {
             invalid_vaddrs: 0,
             tracking: false,
             removed: RemovedRanges::default(),
+            injector,
         }
     }
 

@@ -5,18 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::container::Container;
 use crate::dma::BusMaster;
 use crate::fault::{FaultLog, Faults};
 use crate::group::{OpenGroup, OpenGroupError};
 use crate::host::{Binding, Group, GroupDescription, GroupId};
+use crate::inject::{Injected, Injector};
 use crate::kernel::Kernel;
 use crate::page_size::PageSize;
+use crate::plan::FaultPlan;
 use crate::process::Process;
 use crate::reserved::ReservedRegion;
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sysfs;
 use crate::watch::{Findings, Watch};
 
@@ -39,6 +42,7 @@ pub(crate) struct Shared {
     dma_entry_limit: AtomicU32,
     pub(crate) faults: FaultLog,
     pub(crate) watch: Watch,
+    pub(crate) injector: Arc<Injector>,
 }
 
 /// A host that cannot be.
@@ -109,6 +113,7 @@ impl Vfio {
             dma_entry_limit: AtomicU32::new(DEFAULT_DMA_ENTRY_LIMIT),
             faults: FaultLog::default(),
             watch: Watch::default(),
+            injector: Arc::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -186,6 +191,18 @@ impl Vfio {
     /// Takes what the watch has found.
     pub fn take_findings(&self) -> Findings {
         self.shared.watch.take()
+    }
+
+    /// Lets calls fail as `plan` says, in all containers, from now on. It takes the place of an earlier
+    /// plan, and counting begins anew; an empty plan lets nothing fail.
+    pub fn inject(&self, plan: FaultPlan) {
+        self.shared.injector.set(plan);
+    }
+
+    /// The failures injected since [`Self::inject`], oldest first: the newest
+    /// [`MAX_INJECTED`](crate::MAX_INJECTED).
+    pub fn injected(&self) -> Vec<Injected> {
+        self.shared.injector.injected()
     }
 
     /// The groups of the host, ascending.

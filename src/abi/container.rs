@@ -11,6 +11,8 @@ use crate::addr::{Iova, Vaddr};
 use crate::container::{Container, SetIommuError};
 use crate::dirty::{DirtyError, DirtyPages, UserBitmap};
 use crate::errno::Errno;
+use crate::inject::OutOfMemory;
+use crate::kernel::InfoChain;
 use crate::map::{MapDma, MapError};
 use crate::memory::Memory;
 use crate::process::Process;
@@ -32,6 +34,9 @@ pub enum ContainerIoctlError {
     /// The argument cannot be read or is too short.
     #[error(transparent)]
     Argument(#[from] ArgumentError),
+    /// GET_INFO: there is no memory for the capability chain. ENOMEM, on demand only.
+    #[error(transparent)]
+    NoMemory(#[from] OutOfMemory),
     /// SET_IOMMU was refused.
     #[error(transparent)]
     SetIommu(#[from] SetIommuError),
@@ -66,6 +71,7 @@ impl ContainerIoctlError {
             Self::NoType1(error) => error.errno(),
             Self::UnknownCommand { .. } => Errno::ENOTTY,
             Self::Argument(error) | Self::UnmapResult { error, .. } => error.errno(),
+            Self::NoMemory(_) => Errno::ENOMEM,
             Self::SetIommu(error) => error.errno(),
             Self::Map(error) => error.errno(),
             Self::Unmap(error) => error.errno(),
@@ -115,6 +121,9 @@ impl Container {
         let request = Bytes::<{ info::MINIMUM }>::read_sized(memory, arg)
             .map_err(|error| self.bad_argument(error))?;
         let answer = self.info()?;
+        if self.kernel().behaviours().info_chain != InfoChain::None {
+            self.allocate_info_chain()?;
+        }
         Ok(write_info(&answer, &request, self.kernel().behaviours(), memory, arg)?)
     }
 

@@ -15,6 +15,7 @@ mod bytes;
 mod dirty;
 mod emulated;
 mod files;
+mod injected;
 mod map;
 mod unmap;
 
@@ -124,6 +125,8 @@ fn every_rule_is_broken_and_documented() {
     emulated::break_emulated_without_vaddr(&mut broken);
     bytes::break_bytes(&mut broken);
     files::break_descriptions(&mut broken);
+    injected::break_on_demand(&mut broken);
+    injected::break_plans(&mut broken);
 
     let rules = rules_in_source();
     assert!(rules.len() > 100, "the error enums were not found: {rules:?}");

@@ -46,7 +46,10 @@ impl Attempt {
                     report.refusal = error.as_ref().map(|e| Refusal::new(e.errno(), e));
                     // A program that asks too early or twice is refused; a group that cannot be
                     // attached is none that could have been assigned.
-                    if matches!(error, Some(SetIommuError::Attach { .. })) {
+                    if matches!(
+                        error,
+                        Some(SetIommuError::Attach { .. } | SetIommuError::NoMemory(_))
+                    ) {
                         attempt.not_assigned.clone_from(&report.refusal);
                     }
                 }
@@ -115,8 +118,10 @@ fn map(assigned: &Assigned, wanted: &WantedRange, all: &[WantedRange]) -> RangeR
     };
     report.fits = false;
     report.refusal = Some(Refusal { errno: Some(error.errno().to_string()), why });
-    report.parts_that_fit =
-        parts_that_fit(assigned, &wanted.range).into_iter().map(Range::from).collect();
+    if is_about_the_range(&error) {
+        report.parts_that_fit =
+            parts_that_fit(assigned, &wanted.range).into_iter().map(Range::from).collect();
+    }
     if is_about_the_place(&error) {
         let nearest = assigned.container.nearest_free(wanted.range);
         report.nearest_start = nearest.map(|nearest| nearest.first().to_string());
@@ -133,6 +138,12 @@ fn pieces(wanted: &WantedRange) -> impl Iterator<Item = IovaRange> + use<> {
         next = IovaRange::new(first, last)?.next().filter(|next| *next <= range.last());
         IovaRange::new(first, last)
     })
+}
+
+/// Whether something is wrong with the range, rather than with how many there are or on demand.
+fn is_about_the_range(error: &MapError) -> bool {
+    use MapError::{Injected, NoMemory, Pin, TableFull};
+    !matches!(error, TableFull { .. } | Injected { .. } | NoMemory { .. } | Pin { .. })
 }
 
 /// Whether the same range would do elsewhere.

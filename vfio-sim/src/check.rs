@@ -2,11 +2,12 @@
 //! `vfio-sim check`: can this layout be mapped on that host, and if not, why and what would do?
 
 use serde::Serialize;
-use vfio_type1::{IovaRange, Kernel, Vfio};
+use vfio_type1::{FaultPlan, IovaRange, Kernel, Vfio};
 
 use crate::assign::Selection;
 use crate::attempt::{self, Attempt};
 use crate::host::{BootError, Host, HostGroupKind};
+use crate::knobs::Knobs;
 use crate::layout::{Layout, WantedRange};
 use crate::policy;
 use crate::report::{Range, Refusal};
@@ -23,6 +24,8 @@ pub struct Report {
     pub kernel: String,
     /// Whether DMA masks and apertures are reserved regions, as proposed in 2020.
     pub reserve_dma_masks: bool,
+    /// The settings that the host was tried with, if they are not its own.
+    pub inject: Option<String>,
     /// Whether every range fits in every container that could be made, and one could.
     pub fits: bool,
     /// What came of it, over all containers.
@@ -135,26 +138,26 @@ impl RangeReport {
 }
 
 /// Checks a layout. With `together` those devices share one container; without, each group that
-/// can be assigned has its own.
+/// can be assigned has its own. What `knobs` lets fail is counted anew in each.
 pub fn check(
     host: &Host,
     kernel: Kernel,
+    knobs: &Knobs,
     together: Option<&Selection<'_>>,
     layout: &Layout,
 ) -> Result<Report, BootError> {
-    let vfio = host.boot(kernel)?;
+    let vfio = host.boot_with(kernel, knobs)?;
+    let attempt = |selection: &Selection<'_>| {
+        vfio.inject(knobs.plan.clone());
+        report(selection, Attempt::of(layout, selection, &vfio), layout, &vfio)
+    };
     let containers: Vec<ContainerReport> = match together {
-        Some(selection) => {
-            vec![report(selection, Attempt::of(layout, selection, &vfio), layout, &vfio)]
-        }
+        Some(selection) => vec![attempt(selection)],
         None => Selection::each(host)
             .iter()
-            .map(|selection| {
-                let attempt = match translates(selection) {
-                    true => Attempt::of(layout, selection, &vfio),
-                    false => attempt::no_iommu(),
-                };
-                report(selection, attempt, layout, &vfio)
+            .map(|selection| match translates(selection) {
+                true => attempt(selection),
+                false => report(selection, attempt::no_iommu(), layout, &vfio),
             })
             .collect(),
     };
@@ -163,6 +166,7 @@ pub fn check(
         host: host.name.clone(),
         kernel: kernel.to_string(),
         reserve_dma_masks: host.reserve_dma_masks,
+        inject: (!knobs.is_default()).then(|| knobs.to_string()),
         fits: verdict == Verdict::Fits,
         verdict,
         expected: None,
@@ -188,7 +192,9 @@ fn report(
     vfio: &Vfio,
 ) -> ContainerReport {
     let verdict = attempt.verdict();
-    let refused = verdict == Verdict::Refused && !layout.states_steps;
+    // What failed on demand says nothing about the layout.
+    let on_demand = !vfio.injected().is_empty();
+    let refused = verdict == Verdict::Refused && !layout.states_steps && !on_demand;
     let would_fit = match refused {
         true => would_fit(selection, layout, vfio).unwrap_or_default(),
         false => Vec::new(),
@@ -213,6 +219,7 @@ fn report(
 /// The nearest layout that fits into a container of these groups. There may be none, as for too
 /// many mappings.
 fn would_fit(selection: &Selection<'_>, layout: &Layout, vfio: &Vfio) -> Option<Vec<WantedRange>> {
+    vfio.inject(FaultPlan::default());
     let assigned = selection.assign(vfio).ok()?;
     let page = assigned.container.info().ok()?.page_sizes.smallest()?;
     let nearest = nearest_layout(&assigned.container.mappable(), page, &layout.ranges)?;
@@ -280,7 +287,8 @@ pub fn render(report: &Report) -> String {
     let title = Style.title();
     let policy = if report.reserve_dma_masks { policy::HEADING } else { "" };
     let (host, kernel) = (&report.host, &report.kernel);
-    let mut text = format!("{title}host {host}{title:#}, kernel {kernel}{policy}\n");
+    let inject = report.inject.as_ref().map(|knobs| format!(", with {knobs}")).unwrap_or_default();
+    let mut text = format!("{title}host {host}{title:#}, kernel {kernel}{policy}{inject}\n");
     for container in &report.containers {
         text += &format!("\n{title}{}{title:#}\n", container.title);
         text += &match container.steps.is_empty() {

@@ -13,6 +13,7 @@ use vfio_type1::{
 };
 
 use crate::device::ModelSpec;
+use crate::knobs::Knobs;
 use crate::pci::{HostBridge, PciFunction};
 use crate::platform::Platform;
 use crate::policy::out_of_reach;
@@ -30,6 +31,8 @@ pub struct Host {
     pub page_size: PageSize,
     /// Whether the type1 module was loaded with `allow_unsafe_interrupts`.
     pub allow_unsafe_interrupts: bool,
+    /// Its `dma_entry_limit`: how many mappings a container may have.
+    pub dma_entry_limit: u32,
     /// Whether what a device's DMA mask or its IOMMU leaves out is listed as reserved. No released
     /// kernel does that; it was proposed in 2020.
     pub reserve_dma_masks: bool,
@@ -139,11 +142,16 @@ pub(crate) fn newest_for<'a, T>(entries: &'a [(Kernel, T)], kernel: &Kernel) -> 
 impl Host {
     /// The VFIO driver of `kernel` on this host.
     pub fn boot(&self, kernel: Kernel) -> Result<Vfio, BootError> {
-        let iommus: Vec<Arc<dyn Iommu>> = self
-            .iommus
-            .iter()
-            .map(|iommu| Arc::new(iommu.platform.iommu(&kernel, self.page_size)) as Arc<_>)
-            .collect();
+        self.boot_with(kernel, &Knobs::default())
+    }
+
+    /// The VFIO driver of `kernel` on this host, with other settings.
+    pub fn boot_with(&self, kernel: Kernel, knobs: &Knobs) -> Result<Vfio, BootError> {
+        let iommu = |iommu: &HostIommu| -> Arc<dyn Iommu> {
+            let iommu = iommu.platform.iommu(&kernel, self.page_size);
+            Arc::new(FixedIommu { page_sizes: knobs.pages.unwrap_or(iommu.page_sizes), ..iommu })
+        };
+        let iommus: Vec<Arc<dyn Iommu>> = self.iommus.iter().map(iommu).collect();
         let all_devices: Vec<&HostDevice> = self.devices().collect();
         let mut groups = Vec::new();
         for group in &self.groups {
@@ -168,6 +176,8 @@ impl Host {
         }
         let vfio = Vfio::with_page_size(kernel, self.page_size, groups)?;
         vfio.set_allow_unsafe_interrupts(self.allow_unsafe_interrupts);
+        vfio.set_dma_entry_limit(knobs.entries.unwrap_or(self.dma_entry_limit));
+        vfio.inject(knobs.plan.clone());
         vfio.set_noiommu(self.groups.iter().any(|group| group.kind == HostGroupKind::NoIommu));
         Ok(vfio)
     }

@@ -17,6 +17,7 @@ pub mod host_file;
 pub mod hosts;
 mod ivrs;
 pub mod junit;
+pub mod knobs;
 pub mod known;
 pub mod layout;
 pub mod layout_file;

@@ -8,6 +8,7 @@ use vfio_type1::Kernel;
 
 use crate::check::{Report, check};
 use crate::host::{BootError, Host};
+use crate::knobs::Knobs;
 use crate::layout::Layout;
 use crate::style::Style;
 use crate::verdict::Verdict;
@@ -20,9 +21,14 @@ pub struct Matrix {
 }
 
 /// Checks a layout on each host under each kernel, each group that can be assigned by itself.
-pub fn check_all(hosts: &[Host], kernels: &[Kernel], layout: &Layout) -> Result<Matrix, BootError> {
+pub fn check_all(
+    hosts: &[Host],
+    kernels: &[Kernel],
+    knobs: &Knobs,
+    layout: &Layout,
+) -> Result<Matrix, BootError> {
     let on_host = |host: &Host| -> Result<Vec<Report>, BootError> {
-        kernels.iter().map(|kernel| check(host, *kernel, None, layout)).collect()
+        kernels.iter().map(|kernel| check(host, *kernel, knobs, None, layout)).collect()
     };
     let reports = hosts.iter().map(on_host).collect::<Result<_, _>>()?;
     Ok(Matrix { kernels: kernels.to_vec(), reports })
@@ -76,7 +82,10 @@ impl Matrix {
             };
             Some(format!("{kernel}: {note}\n"))
         });
-        let notes: String = notes.collect();
+        let mut notes: String = notes.collect();
+        if let Some(knobs) = self.reports().find_map(|report| report.inject.as_ref()) {
+            notes += &format!("everywhere with {knobs}\n");
+        }
         if notes.is_empty() { notes } else { format!("\n{notes}") }
     }
 

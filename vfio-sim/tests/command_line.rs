@@ -239,3 +239,60 @@ fn what_cannot_be_captured_says_what_to_do() {
     let log = ["capture", "--root", &root, "--log", "no-such-log"];
     bad_input(&log, "no-such-log: cannot read the log: there is no such file");
 }
+
+#[test]
+fn check_tries_a_host_with_other_settings() {
+    let check = |inject: &str| {
+        let (ram, high) = ("ram=0+2G", "high=4G+3G");
+        let output = run(&["check", "vtd48", ram, high, "--inject", inject]);
+        (output.status.code(), stdout(&output))
+    };
+    let (status, text) = check("map:2");
+    assert_eq!(status, Some(1));
+    assert!(text.starts_with("host vtd48, kernel 7.3, with map:2\n"), "{text}");
+    // Counted anew in each group's container; nothing is wrong with the layout.
+    let refused = "high  refused  0x100000000..0x1bfffffff  ENOMEM\n        \
+                   iova 0x100000000..0x1bfffffff is refused: ENOMEM, injected as map:2\n";
+    assert_eq!(text.matches(refused).count(), 3, "{text}");
+    assert!(!text.contains("fits of it") && !text.contains("a layout that fits"), "{text}");
+    let (_, text) = check("entries:1");
+    assert!(
+        text.contains("ENOSPC\n        all 1 mappings that the limit allows are in use"),
+        "{text}"
+    );
+    let (_, text) = check("allocation:1");
+    let line = "  cannot be assigned: ENOMEM: no memory for the state of the driver; injected as";
+    assert_eq!(text.matches(line).count(), 3, "{text}");
+    assert_eq!(check("pages:0x200000").0, Some(0));
+    assert_eq!(check("pages:0x100000000").0, Some(1));
+
+    let table =
+        run(&["check", "--host", "vtd48", "--host", "amd", "ram=0+2G", "--inject", "pin:1"]);
+    let text = stdout(&table);
+    assert!(text.contains("\neverywhere with pin:1\n"), "{text}");
+    assert_eq!(text.matches("EFAULT, injected as pin:1").count(), 2, "{text}");
+    let json = run(&["check", "vtd48", "ram=0+2G", "--inject", "map:1=ENOSPC", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["inject"], "map:1=ENOSPC");
+    let range = &json["containers"][1]["ranges"][0];
+    assert_eq!((&range["fits"], &range["refusal"]["errno"]), (&false.into(), &"ENOSPC".into()));
+    bad_input(&["check", "vtd48", "0+1G", "--inject", "mop:1"], "\"mop:1\" is no setting; write");
+    bad_input(&["check", "vtd48", "0+1G", "--inject", "map:0"], "is 0; count from 1");
+}
+
+#[test]
+fn a_host_file_states_the_limit_of_mappings() {
+    let host = "dma-entry-limit = 2\n[[iommu]]\ndriver = \"vtd\"\naperture = \"0-0xffffffffff\"\n\
+                page-sizes = \"4K\"\ncoherent = false\nisolated-msi = true\n[[group]]\n\
+                number = 1\n[[group.device]]\nname = \"0000:00:03.0\"\n";
+    let path = file("limit", "small.toml", host.as_bytes());
+    let path = path.to_str().unwrap();
+    let output = run(&["check", path, "0+1M", "1M+1M", "2M+1M"]);
+    assert!(stdout(&output).contains("all 2 mappings"), "{}", stdout(&output));
+    assert_eq!(
+        run(&["check", path, "0+1M", "1M+1M", "2M+1M", "--inject", "entries:3"]).status.code(),
+        Some(0)
+    );
+    let bad = file("limit", "bad.toml", host.replace("= 2\n", "= -1\n").as_bytes());
+    bad_input(&["check", bad.to_str().unwrap(), "0+1M"], "bad.toml:1:19: ");
+}

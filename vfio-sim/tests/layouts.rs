@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use quick_junit::{Report as Xml, TestCaseStatus};
 use vfio_sim::check::Report;
 use vfio_sim::host::Host;
+use vfio_sim::knobs::Knobs;
 use vfio_sim::layout::Layout;
 use vfio_sim::verdict::Verdict;
 use vfio_sim::{hosts, layout_file, layouts, matrix};
@@ -20,7 +21,11 @@ fn all_hosts() -> Vec<Host> {
 }
 
 fn reports(hosts: &[Host], kernels: &[Kernel], layout: &Layout) -> Vec<Report> {
-    matrix::check_all(hosts, kernels, layout).unwrap().reports().cloned().collect()
+    matrix::check_all(hosts, kernels, &Knobs::default(), layout)
+        .unwrap()
+        .reports()
+        .cloned()
+        .collect()
 }
 
 /// The limit that a layout of a hundred thousand mappings is about knows no hosts: one will do.
@@ -67,7 +72,14 @@ fn every_refused_layout_gets_one_that_fits_if_there_is_room() {
                 let together =
                     vfio_sim::assign::Selection::of_devices(host, &container.devices).unwrap();
                 let plain = Layout::plain(ranges);
-                let again = vfio_sim::check::check(host, kernel, Some(&together), &plain).unwrap();
+                let again = vfio_sim::check::check(
+                    host,
+                    kernel,
+                    &Knobs::default(),
+                    Some(&together),
+                    &plain,
+                )
+                .unwrap();
                 assert!(again.fits, "{} {}: {:?}", report.host, report.kernel, container.would_fit);
                 suggested += 1;
             }

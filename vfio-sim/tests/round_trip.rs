@@ -16,6 +16,7 @@ use vfio_type1::{Info, Kernel};
 /// Bridges, BARs, ROMs, masks, emulated and noiommu groups, which few of the known hosts have.
 const VARIETY: &str = r#"
     allow-unsafe-interrupts = true
+    dma-entry-limit = 512
     [[iommu]]
     name = "dmar0"
     [iommu.vtd]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What holds for the whole machine: its kernel, its page, whether MSIs are isolated.
 
-use vfio_type1::{Kernel, PageSize};
+use vfio_type1::{DEFAULT_DMA_ENTRY_LIMIT, Kernel, PageSize};
 
 use super::group::CapturedGroup;
 use super::log::Log;
@@ -23,6 +23,7 @@ pub(super) struct Machine<'a> {
     /// Whether MSIs are isolated, if it is known.
     pub(super) isolated_msi: Option<bool>,
     allow_unsafe_interrupts: bool,
+    dma_entry_limit: u32,
     description: Option<String>,
 }
 
@@ -31,14 +32,18 @@ impl<'a> Machine<'a> {
         let release = source.line("proc/sys/kernel/osrelease").or_else(|| log.release());
         let release = release.unwrap_or_default();
         let kernel = known_kernel(&release, source);
-        let unsafe_interrupts = "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
+        let type1 = |parameter| format!("sys/module/vfio_iommu_type1/parameters/{parameter}");
+        let limit = source.line(&type1("dma_entry_limit")).and_then(|limit| limit.parse().ok());
         let auxiliary = if source.live { source.bytes("proc/self/auxv") } else { None };
         Self {
             log,
             kernel,
             page_size: auxiliary.and_then(|vector| page_size(&vector)).or_else(|| log.page_size()),
             isolated_msi: isolates_msis(log, source),
-            allow_unsafe_interrupts: source.line(unsafe_interrupts).is_some_and(|it| it == "Y"),
+            allow_unsafe_interrupts: source
+                .line(&type1("allow_unsafe_interrupts"))
+                .is_some_and(|it| it == "Y"),
+            dma_entry_limit: limit.unwrap_or(DEFAULT_DMA_ENTRY_LIMIT),
             description: product(source),
             release,
         }
@@ -61,6 +66,7 @@ impl<'a> Machine<'a> {
             source: format!("vfio-sim capture, Linux {}", self.release),
             page_size: self.page_size.unwrap_or(PageSize::P4K),
             allow_unsafe_interrupts: self.allow_unsafe_interrupts,
+            dma_entry_limit: self.dma_entry_limit,
             reserve_dma_masks: false,
             iommus,
             groups: groups.iter().map(|group| group.group.clone()).collect(),

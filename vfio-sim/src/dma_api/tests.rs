@@ -3,7 +3,7 @@
 //! the emulator.
 
 use proptest::prelude::*;
-use vfio_type1::{IommuDriver, Iova, PageSizes, RegionKind};
+use vfio_type1::{DEFAULT_DMA_ENTRY_LIMIT, IommuDriver, Iova, PageSizes, RegionKind};
 
 use super::*;
 use crate::assign::Selection;
@@ -67,6 +67,7 @@ impl Facts {
             source: String::new(),
             page_size: PageSize::P4K,
             allow_unsafe_interrupts: false,
+            dma_entry_limit: DEFAULT_DMA_ENTRY_LIMIT,
             reserve_dma_masks: false,
             iommus: vec![HostIommu { name: String::new(), platform: Platform::Stated(stated) }],
             groups: vec![HostGroup {

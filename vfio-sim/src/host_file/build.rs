@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use toml::Spanned;
-use vfio_type1::PageSize;
+use vfio_type1::{DEFAULT_DMA_ENTRY_LIMIT, PageSize};
 
 use super::bridge::host_bridges;
 use super::facts::{platform, scopes};
@@ -41,6 +41,7 @@ pub(super) fn build(name: &str, file: File) -> Result<Host, Problem> {
         source: file.source,
         page_size,
         allow_unsafe_interrupts: file.allow_unsafe_interrupts,
+        dma_entry_limit: file.dma_entry_limit.unwrap_or(DEFAULT_DMA_ENTRY_LIMIT),
         reserve_dma_masks: file.reserve_dma_masks,
         iommus: iommus.list,
         groups: groups.list,

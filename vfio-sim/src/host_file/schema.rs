@@ -21,6 +21,7 @@ pub(super) struct File {
     pub(super) page_size: Option<Spanned<Number>>,
     #[serde(default)]
     pub(super) allow_unsafe_interrupts: bool,
+    pub(super) dma_entry_limit: Option<u32>,
     #[serde(default)]
     pub(super) reserve_dma_masks: bool,
     #[serde(default)]

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use vfio_type1::{IovaRange, PageSize};
+use vfio_type1::{DEFAULT_DMA_ENTRY_LIMIT, IovaRange, PageSize};
 
 use super::region::region_kind_name;
 use super::write_platform::platform;
@@ -22,6 +22,9 @@ pub fn write(host: &Host) -> String {
         text.value("page-size", quoted(&size(host.page_size.bytes())));
     }
     text.flag("allow-unsafe-interrupts", host.allow_unsafe_interrupts);
+    if host.dma_entry_limit != DEFAULT_DMA_ENTRY_LIMIT {
+        text.value("dma-entry-limit", host.dma_entry_limit);
+    }
     text.flag("reserve-dma-masks", host.reserve_dma_masks);
     for (index, iommu) in host.iommus.iter().enumerate() {
         text.table("[[iommu]]");
@@ -218,6 +221,7 @@ mod tests {
         source = "its log"
         page-size = "16K"
         allow-unsafe-interrupts = true
+        dma-entry-limit = 512
         reserve-dma-masks = true
         [[iommu]]
         name = "one"

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use vfio_sim::check;
 use vfio_sim::host::Host;
+use vfio_sim::knobs::Knobs;
 use vfio_sim::layout::{self, Expectation, Layout};
 use vfio_sim::{hosts, junit, matrix};
 use vfio_type1::Kernel;
@@ -31,6 +32,11 @@ pub(super) struct CheckArguments {
     /// Write the verdicts as JUnit XML too.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// Try the hosts with other settings, and let things fail: entries:N mappings at most, IOMMUs with
+    /// the page sizes pages:BITMAP, map:N[=ERRNO], pin:N[=ERRNO] and allocation:N for the Nth of its
+    /// kind in each container, seed:SEED/ONE-IN[@map+pin] for some of them.
+    #[arg(long, value_name = "ITEM,...")]
+    inject: Option<String>,
     #[command(flatten)]
     options: ViewArguments,
     /// Check on this host too, and print a table. May be given more than once.
@@ -82,6 +88,11 @@ impl CheckArguments {
         Ok((hosts, layout))
     }
 
+    fn knobs(&self) -> Result<Knobs, Stop> {
+        let text = self.inject.as_deref();
+        text.map_or(Ok(Knobs::default()), |text| text.parse().map_err(Stop::bad))
+    }
+
     fn write_junit<'a>(
         &self,
         layout: &Layout,
@@ -124,7 +135,9 @@ fn check_one(
     let options = &arguments.options;
     let selection = options.selection(host)?;
     let kernel = options.kernel()?;
-    let report = check::check(host, kernel, selection.as_ref(), layout).map_err(Stop::bad)?;
+    let knobs = arguments.knobs()?;
+    let report =
+        check::check(host, kernel, &knobs, selection.as_ref(), layout).map_err(Stop::bad)?;
     arguments.write_junit(layout, [&report])?;
     match options.json {
         true => write_json(&report, out)?,
@@ -141,7 +154,8 @@ fn check_matrix(
 ) -> Result<bool, Stop> {
     let one_kernel = [arguments.options.kernel()?];
     let kernels = if arguments.all_kernels { &Kernel::ALL[..] } else { &one_kernel[..] };
-    let matrix = matrix::check_all(hosts, kernels, layout).map_err(Stop::bad)?;
+    let knobs = arguments.knobs()?;
+    let matrix = matrix::check_all(hosts, kernels, &knobs, layout).map_err(Stop::bad)?;
     arguments.write_junit(layout, matrix.reports())?;
     match arguments.options.json {
         true => write_json(&matrix.reports().collect::<Vec<_>>(), out)?,

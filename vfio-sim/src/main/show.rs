@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use vfio_sim::assign::Selection;
 use vfio_sim::host::Host;
+use vfio_sim::knobs::Knobs;
 use vfio_sim::{check, dma_api, hosts, show, svg};
 
 use super::{Stop, ViewArguments, find_layout, write_file, write_json};
@@ -76,7 +77,9 @@ impl ShowArguments {
     ) -> Result<Option<check::Report>, Stop> {
         let layout = find_layout(self.layout.as_deref(), &self.ranges)?;
         let kernel = self.options.kernel()?;
-        let check = |layout| check::check(host, kernel, selection, &layout).map_err(Stop::bad);
+        let check = |layout| {
+            check::check(host, kernel, &Knobs::default(), selection, &layout).map_err(Stop::bad)
+        };
         layout.map(check).transpose()
     }
 }

@@ -119,6 +119,7 @@ fn release(kernel: &Kernel) -> String {
 /// The modules' parameters, with their defaults where the host does not tell.
 fn modules(host: &Host, tree: &mut Tree) {
     let yes = |value: bool| if value { "Y\n" } else { "N\n" };
+    let entries = format!("{}\n", host.dma_entry_limit);
     let noiommu = host.groups.iter().any(|group| group.kind == HostGroupKind::NoIommu);
     let parameters = [
         ("vfio", "enable_unsafe_noiommu_mode", yes(noiommu)),
@@ -126,7 +127,7 @@ fn modules(host: &Host, tree: &mut Tree) {
         ("vfio_pci", "nointxmask", "N\n"),
         ("vfio_iommu_type1", "allow_unsafe_interrupts", yes(host.allow_unsafe_interrupts)),
         ("vfio_iommu_type1", "disable_hugepages", "N\n"),
-        ("vfio_iommu_type1", "dma_entry_limit", "65535\n"),
+        ("vfio_iommu_type1", "dma_entry_limit", &entries),
     ];
     for (module, parameter, value) in parameters {
         tree.file(format!("sys/module/{module}/parameters/{parameter}"), value);

@@ -10,6 +10,7 @@ use super::text::{FONTS, Font};
 use crate::check::check;
 use crate::host::{Host, HostRegion};
 use crate::hosts;
+use crate::knobs::Knobs;
 use crate::layout::{Layout, RangeKind, WantedRange};
 use crate::number::parse_range;
 use crate::show::show;
@@ -132,7 +133,7 @@ proptest! {
         kernel in prop::sample::select(&Kernel::ALL[..]),
     ) {
         let show = show(&host, kernel, None).unwrap();
-        let report = check(&host, kernel, None, &Layout::plain(ranges.clone())).unwrap();
+        let report = check(&host, kernel, &Knobs::default(), None, &Layout::plain(ranges.clone())).unwrap();
         let xml = render(&show, (!ranges.is_empty()).then_some(&report));
         let document = Document::parse(&xml);
         prop_assert!(document.is_ok(), "{:?} in\n{xml}", document.err());
@@ -146,7 +147,7 @@ fn texts_of(host: &str, kernel: &str, ranges: &[&str]) -> Vec<String> {
     let ranges: Vec<String> = ranges.iter().map(|&range| range.to_owned()).collect();
     let layout = Layout::plain(crate::layout::parse_ranges(&ranges).unwrap());
     let kernel: Kernel = kernel.parse().unwrap();
-    let report = check(&host, kernel, None, &layout).unwrap();
+    let report = check(&host, kernel, &Knobs::default(), None, &layout).unwrap();
     let xml = render(&show(&host, kernel, None).unwrap(), Some(&report));
     let document = Document::parse(&xml).unwrap();
     check_labels(&document).unwrap();

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use vfio_type1::{Kernel, PageSize, Vaddr};
+use vfio_type1::{DEFAULT_DMA_ENTRY_LIMIT, Kernel, PageSize, Vaddr};
 
 use super::words::{Words, digit, plain_answer};
 use super::{Answer, Call, FileIndex, MAX_ARGUMENT, Recorded, TextRef, Trace, TraceError};
@@ -31,6 +31,7 @@ impl Parser {
             source: "its header".to_owned(),
             page_size: PageSize::P4K,
             allow_unsafe_interrupts: false,
+            dma_entry_limit: DEFAULT_DMA_ENTRY_LIMIT,
             reserve_dma_masks: false,
             iommus: Vec::new(),
             groups: Vec::new(),
