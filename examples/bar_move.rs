@@ -4,6 +4,8 @@
 //! After cloud-hypervisor/cloud-hypervisor#7027; the addresses are chosen here.
 //! `cargo run --example bar_move`.
 
+mod common;
+
 use std::error::Error;
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ const OLD: u64 = 0xe000_0000;
 const NEW: u64 = 0xe200_0000;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let vfio = host()?;
+    let vfio = common::host(Kernel::V6_12, &[(8, NIC)])?;
     vfio.set_watch(true);
     let memory = Arc::new(ModelMemory::new());
     memory.add(VaddrRange::from_size(Vaddr(BAR_A), 16 * MIB)?, true)?;
@@ -71,18 +73,4 @@ fn report(vfio: &Vfio) {
     for finding in vfio.take_findings().kept {
         println!("  watch: {finding}");
     }
-}
-
-/// The NIC that does DMA, behind a 48-bit VT-d.
-fn host() -> Result<Vfio, Box<dyn Error>> {
-    let iommu = Arc::new(FixedIommu {
-        driver: IommuDriver::IntelVtd,
-        aperture: IovaRange::from_size(Iova(0), 1 << 48)?,
-        page_sizes: PageSizes(0x4020_1000),
-        coherent: true,
-        isolated_msi: true,
-    });
-    let msi = ReservedRegion::new(0xfee0_0000, 0xfeef_ffff, RegionKind::Msi);
-    let nic = DeviceDescription::new(NIC, vec![msi]);
-    Ok(Vfio::new(Kernel::V6_12, [GroupDescription::behind(iommu, 8, [nic])])?)
 }

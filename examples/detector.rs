@@ -3,6 +3,8 @@
 //! unmaps it when it is needed again. A device that is late writes into memory of somebody else.
 //! `cargo run --example detector`.
 
+mod common;
+
 use std::error::Error;
 use std::sync::Arc;
 
@@ -44,7 +46,7 @@ impl Pool {
 fn main() -> Result<(), Box<dyn Error>> {
     for unmap_first in [false, true] {
         println!("a pool that {} first:", if unmap_first { "unmaps" } else { "frees" });
-        let vfio = host()?;
+        let vfio = common::host(Kernel::V6_12, &[(20, NIC)])?;
         vfio.set_watch(true);
         let memory = Arc::new(ModelMemory::new());
         memory.add(VaddrRange::from_size(Vaddr(HEAP), 1 << 20)?, true)?;
@@ -75,18 +77,4 @@ fn main() -> Result<(), Box<dyn Error>> {
         step("buffer 3 is taken again, and a packet arrives in it");
     }
     Ok(())
-}
-
-/// One NIC behind a 48-bit VT-d.
-fn host() -> Result<Vfio, Box<dyn Error>> {
-    let iommu = Arc::new(FixedIommu {
-        driver: IommuDriver::IntelVtd,
-        aperture: IovaRange::from_size(Iova(0), 1 << 48)?,
-        page_sizes: PageSizes(0x4020_1000),
-        coherent: true,
-        isolated_msi: true,
-    });
-    let msi = ReservedRegion::new(0xfee0_0000, 0xfeef_ffff, RegionKind::Msi);
-    let nic = DeviceDescription::new(NIC, vec![msi]);
-    Ok(Vfio::new(Kernel::V6_12, [GroupDescription::behind(iommu, 20, [nic])])?)
 }

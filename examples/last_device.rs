@@ -3,6 +3,8 @@
 //! guest memory. The VMM plugs another device in and maps nothing.
 //! After cloud-hypervisor/cloud-hypervisor#7328. `cargo run --example last_device`.
 
+mod common;
+
 use std::error::Error;
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ const RAM: u64 = 0x7000_0000_0000;
 const RAM_SIZE: u64 = 2 << 30;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let vfio = host()?;
+    let vfio = common::host(Kernel::V6_12, &[(20, NIC)])?;
     vfio.set_watch(true);
     let memory = ModelMemory::new();
     memory.add(VaddrRange::from_size(Vaddr(RAM), RAM_SIZE)?, true)?;
@@ -66,18 +68,4 @@ fn plug(
     group.set_container(container, process)?;
     container.set_iommu(process, extension::TYPE1V2)?;
     Ok(group)
-}
-
-/// One NIC behind a 48-bit VT-d.
-fn host() -> Result<Vfio, Box<dyn Error>> {
-    let iommu = Arc::new(FixedIommu {
-        driver: IommuDriver::IntelVtd,
-        aperture: IovaRange::from_size(Iova(0), 1 << 48)?,
-        page_sizes: PageSizes(0x4020_1000),
-        coherent: true,
-        isolated_msi: true,
-    });
-    let msi = ReservedRegion::new(0xfee0_0000, 0xfeef_ffff, RegionKind::Msi);
-    let nic = DeviceDescription::new(NIC, vec![msi]);
-    Ok(Vfio::new(Kernel::V6_12, [GroupDescription::behind(iommu, 20, [nic])])?)
 }

@@ -3,6 +3,8 @@
 //! and the drive plugged in later finds nothing mapped. After spdk/spdk#2086.
 //! `cargo run --example late_group`.
 
+mod common;
+
 use std::error::Error;
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ const IOVA: u64 = 0x900_0000;
 const SIZE: u64 = 16 << 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let vfio = host()?;
+    let vfio = common::host(Kernel::V6_12, &[(12, DRIVE)])?;
     vfio.set_watch(true);
     let memory = ModelMemory::new();
     memory.add(VaddrRange::from_size(Vaddr(BUFFERS), SIZE)?, true)?;
@@ -49,18 +51,4 @@ fn main() -> Result<(), Box<dyn Error>> {
     container.unmap(&process, &UnmapDma::all())?;
     println!("after MAP behind SET_IOMMU: {} findings", vfio.take_findings().kept.len());
     Ok(())
-}
-
-/// One drive behind a 48-bit VT-d.
-fn host() -> Result<Vfio, Box<dyn Error>> {
-    let iommu = Arc::new(FixedIommu {
-        driver: IommuDriver::IntelVtd,
-        aperture: IovaRange::from_size(Iova(0), 1 << 48)?,
-        page_sizes: PageSizes(0x4020_1000),
-        coherent: true,
-        isolated_msi: true,
-    });
-    let msi = ReservedRegion::new(0xfee0_0000, 0xfeef_ffff, RegionKind::Msi);
-    let drive = DeviceDescription::new(DRIVE, vec![msi]);
-    Ok(Vfio::new(Kernel::V6_12, [GroupDescription::behind(iommu, 12, [drive])])?)
 }

@@ -4,6 +4,8 @@
 //! After cloud-hypervisor/cloud-hypervisor#6845 (kata-containers/kata-containers#10582), whose
 //! reporter suspects the overlap; the addresses are chosen here. `cargo run --example second_gpu`.
 
+mod common;
+
 use std::error::Error;
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ const BAR_0: u64 = 0x7000_0000_0000;
 const BAR_1: u64 = 0x7100_0000_0000;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let vfio = host()?;
+    let vfio = common::host(Kernel::V6_12, &[(40, GPUS[0]), (60, GPUS[1])])?;
     vfio.set_watch(true);
     let memory = Arc::new(ModelMemory::new());
     memory.add(VaddrRange::from_size(Vaddr(BAR_0), 64 * GIB)?, true)?;
@@ -57,21 +59,4 @@ fn bytes(memory: &ModelMemory, at: u64) -> Result<String, Fault> {
     let mut bytes = [0; 6];
     memory.read(Vaddr(at), &mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned())
-}
-
-/// Two GPUs in groups of their own behind a 48-bit VT-d.
-fn host() -> Result<Vfio, Box<dyn Error>> {
-    let iommu: Arc<dyn Iommu> = Arc::new(FixedIommu {
-        driver: IommuDriver::IntelVtd,
-        aperture: IovaRange::from_size(Iova(0), 1 << 48)?,
-        page_sizes: PageSizes(0x4020_1000),
-        coherent: true,
-        isolated_msi: true,
-    });
-    let msi = ReservedRegion::new(0xfee0_0000, 0xfeef_ffff, RegionKind::Msi);
-    let group = |number, name| {
-        let gpu = DeviceDescription::new(name, vec![msi]);
-        GroupDescription::behind(Arc::clone(&iommu), number, [gpu])
-    };
-    Ok(Vfio::new(Kernel::V6_12, [group(40, GPUS[0]), group(60, GPUS[1])])?)
 }

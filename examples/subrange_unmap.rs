@@ -3,6 +3,8 @@
 //! The program frees the memory, maps a new buffer there and ignores EEXIST; the drive goes on writing
 //! into what was freed. After spdk/spdk#1705. `cargo run --example subrange_unmap`.
 
+mod common;
+
 use std::error::Error;
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ const HALF: u64 = 2 << 20;
 const BUFFER: u64 = 0x2000_4000_0000;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let vfio = host()?;
+    let vfio = common::host(Kernel::V5_10, &[(12, DRIVE)])?;
     vfio.set_watch(true);
     let memory = Arc::new(ModelMemory::new());
     memory.add(VaddrRange::from_size(Vaddr(HEAP), 2 * HALF)?, true)?;
@@ -55,18 +57,4 @@ fn text(memory: &ModelMemory, at: u64) -> Result<String, Fault> {
     let mut bytes = [0; 14];
     memory.read(Vaddr(at), &mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned())
-}
-
-/// One drive behind a 48-bit VT-d.
-fn host() -> Result<Vfio, Box<dyn Error>> {
-    let iommu = Arc::new(FixedIommu {
-        driver: IommuDriver::IntelVtd,
-        aperture: IovaRange::from_size(Iova(0), 1 << 48)?,
-        page_sizes: PageSizes(0x4020_1000),
-        coherent: true,
-        isolated_msi: true,
-    });
-    let msi = ReservedRegion::new(0xfee0_0000, 0xfeef_ffff, RegionKind::Msi);
-    let drive = DeviceDescription::new(DRIVE, vec![msi]);
-    Ok(Vfio::new(Kernel::V5_10, [GroupDescription::behind(iommu, 12, [drive])])?)
 }

@@ -6,12 +6,17 @@
 //! registers and started; a list is an array of descriptors in memory. [`Driver`] does that for a
 //! test; `vfio-sim/DEVICES.md` has the registers for whoever writes a driver of their own.
 
+mod driver;
+mod job;
+
 use vfio_type1::{DmaFault, Iova};
 
 use crate::device::link::Link;
 use crate::device::model::{BarContent, BarLayout, Function, Model, Register, merge};
-use crate::device::pci_device::{CONFIG_REGION, PciDevice, RegionError};
 use crate::pci::BarKind;
+
+pub use driver::{Driver, JobError};
+pub use job::{Job, Operation, Status};
 
 /// The BAR with the registers, 4 KiB.
 pub const REGISTERS_BAR: u8 = 0;
@@ -60,120 +65,6 @@ const CLASS: u32 = 0x08_80_00;
 const BAR_SIZE: u64 = 4096;
 const VECTORS: u16 = 2;
 const DEFAULT_CHUNK: u64 = 64 << 10;
-
-/// What a job does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Operation {
-    /// Copies `length` bytes from source to destination, upwards.
-    Copy = 1,
-    /// Writes `length` bytes of the value at the destination.
-    Fill = 2,
-    /// Reads `length` bytes at the source, and forgets them.
-    Read = 3,
-    /// Reads `length` addresses of 64 bits at the source, and writes one byte, the value, at each: the
-    /// pages to dirty.
-    Touch = 4,
-    /// Does the `length` descriptors at the source, in order, up to the first that fails. A list in
-    /// a list is a bad job.
-    List = 5,
-}
-
-impl Operation {
-    const ALL: [Self; 5] = [Self::Copy, Self::Fill, Self::Read, Self::Touch, Self::List];
-
-    fn from_register(value: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|operation| *operation as u64 == value)
-    }
-}
-
-/// What became of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Status {
-    /// None has been started since reset.
-    Idle = 0,
-    /// It is at work.
-    Busy = 1,
-    /// It ended well.
-    Done = 2,
-    /// An access was refused.
-    Fault = 3,
-    /// There is no such operation, or a list was in a list.
-    BadJob = 4,
-}
-
-/// A job, or a descriptor of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Job {
-    /// The number of an [`Operation`], which may be none.
-    pub operation: u64,
-    /// Where it reads.
-    pub source: u64,
-    /// Where it writes.
-    pub destination: u64,
-    /// Bytes, pages or descriptors, as the operation says.
-    pub length: u64,
-    /// The byte to write, in the lowest 8 bits.
-    pub value: u64,
-}
-
-impl Job {
-    fn new(operation: Operation) -> Self {
-        Self { operation: operation as u64, ..Self::default() }
-    }
-
-    /// Copies `bytes` bytes.
-    pub fn copy(source: u64, destination: u64, bytes: u64) -> Self {
-        Self { source, destination, length: bytes, ..Self::new(Operation::Copy) }
-    }
-
-    /// Writes `bytes` times `value`.
-    pub fn fill(destination: u64, bytes: u64, value: u8) -> Self {
-        Self { destination, length: bytes, value: value.into(), ..Self::new(Operation::Fill) }
-    }
-
-    /// Reads `bytes` bytes.
-    pub fn read(source: u64, bytes: u64) -> Self {
-        Self { source, length: bytes, ..Self::new(Operation::Read) }
-    }
-
-    /// Writes `value` at each of the `pages` addresses that are listed at `list`, 64 bits each.
-    pub fn touch(list: u64, pages: u64, value: u8) -> Self {
-        let value = value.into();
-        Self { source: list, length: pages, value, ..Self::new(Operation::Touch) }
-    }
-
-    /// Does the `count` descriptors at `list`.
-    pub fn list(list: u64, count: u64) -> Self {
-        Self { source: list, length: count, ..Self::new(Operation::List) }
-    }
-
-    /// The descriptor in memory.
-    pub fn to_bytes(self) -> [u8; DESCRIPTOR_SIZE] {
-        let mut bytes = [0; DESCRIPTOR_SIZE];
-        for (place, word) in bytes.chunks_exact_mut(8).zip(self.words()) {
-            place.copy_from_slice(&word.to_le_bytes());
-        }
-        bytes
-    }
-
-    fn words(self) -> [u64; 5] {
-        [self.operation, self.source, self.destination, self.length, self.value]
-    }
-
-    fn from_words([operation, source, destination, length, value]: [u64; 5]) -> Self {
-        Self { operation, source, destination, length, value }
-    }
-
-    fn from_bytes(bytes: &[u8; DESCRIPTOR_SIZE]) -> Self {
-        let mut words = [0; 5];
-        for (word, place) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-            *word = place.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        }
-        Self::from_words(words)
-    }
-}
 
 /// How an engine differs from a good one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -416,69 +307,4 @@ impl Model for Engine {
 fn job_word(offset: u64) -> Option<usize> {
     let index = usize::try_from(offset.checked_sub(register::OPERATION)? / 8).ok()?;
     (index < 5).then_some(index)
-}
-
-/// A driver for the engine in a test: it programs the registers through the device's doors.
-#[derive(Debug)]
-pub struct Driver<'a> {
-    device: &'a PciDevice,
-}
-
-/// A job that did not end well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum JobError {
-    /// An access was refused; the driver of the host has more about it in its log.
-    #[error("the engine had a fault at {at}")]
-    Fault {
-        /// The first address that could not be accessed.
-        at: Iova,
-    },
-    /// There is no such operation, or a list was in a list.
-    #[error("the engine does not know the operation")]
-    BadJob,
-}
-
-impl<'a> Driver<'a> {
-    const COMMAND_REGISTER: u64 = 0x04;
-    const MEMORY_AND_BUS_MASTER: [u8; 2] = [0x06, 0x00];
-
-    /// Takes an engine over: turns its decoding and its bus mastering on.
-    pub fn new(device: &'a PciDevice) -> Result<Self, RegionError> {
-        device.write(CONFIG_REGION, Self::COMMAND_REGISTER, &Self::MEMORY_AND_BUS_MASTER)?;
-        Ok(Self { device })
-    }
-
-    /// Starts a job. With [`Pace::Immediate`](crate::device::Pace::Immediate) it has ended on return.
-    pub fn start(&self, job: &Job) -> Result<(), RegionError> {
-        for (offset, word) in (register::OPERATION..).step_by(8).zip(job.words()) {
-            self.device.write_u64(REGISTERS_BAR, offset, word)?;
-        }
-        self.device.write_u32(REGISTERS_BAR, register::COMMAND, START)
-    }
-
-    /// What became of the job that was started last.
-    pub fn status(&self) -> Result<Status, RegionError> {
-        let number = self.device.read_u32(REGISTERS_BAR, register::STATUS)?;
-        let known = [Status::Busy, Status::Done, Status::Fault, Status::BadJob];
-        Ok(known.into_iter().find(|status| *status as u32 == number).unwrap_or(Status::Idle))
-    }
-
-    /// How many jobs have ended since reset.
-    pub fn ended(&self) -> Result<u64, RegionError> {
-        self.device.read_u64(REGISTERS_BAR, register::ENDED)
-    }
-
-    /// Does a job and waits for its end.
-    pub fn run(&self, job: &Job) -> Result<Result<(), JobError>, RegionError> {
-        self.start(job)?;
-        self.device.settle();
-        Ok(match self.status()? {
-            Status::Fault => {
-                let at = Iova(self.device.read_u64(REGISTERS_BAR, register::FAULT)?);
-                Err(JobError::Fault { at })
-            }
-            Status::BadJob => Err(JobError::BadJob),
-            Status::Idle | Status::Busy | Status::Done => Ok(()),
-        })
-    }
 }
