@@ -6,7 +6,10 @@ use std::sync::Arc;
 use vfio_type1::*;
 
 /// Devices in groups of their own, behind a VT-d of 48 bits. `vfio-sim` has real machines.
-pub fn host(kernel: Kernel, devices: &[(u32, &str)]) -> Result<Vfio, Box<dyn std::error::Error>> {
+pub(crate) fn host(
+    kernel: Kernel,
+    devices: &[(u32, &str)],
+) -> Result<Vfio, Box<dyn std::error::Error>> {
     let iommu: Arc<dyn Iommu> = Arc::new(FixedIommu {
         driver: IommuDriver::IntelVtd,
         aperture: IovaRange::from_size(Iova(0), 1 << 48)?,
