@@ -121,9 +121,17 @@ impl BusMaster {
     }
 
     /// Turns bus mastering on or off, as bit 2 of a PCI device's command register does. It is on at
-    /// first. Without it every access is a fault.
+    /// first. Without it every access is a fault. When it has been turned off, no access is running.
     pub fn set_enabled(&self, enabled: bool) {
         self.enabled.store(enabled, Ordering::Release);
+        if !enabled {
+            drop(lock(&self.port.iotlb));
+        }
+    }
+
+    /// Whether bus mastering is on.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Acquire)
     }
 
     /// The device's name.
@@ -240,11 +248,11 @@ impl BusMaster {
                 return Err(self.fault(iova, access, FaultCause::PastTheEnd));
             }
         };
-        if !self.enabled.load(Ordering::Acquire) {
-            return Err(self.fault(iova, access, FaultCause::BusMasterOff));
-        }
         self.check_mask(&whole, access)?;
         let mut iotlb = lock(&self.port.iotlb);
+        if !self.is_enabled() {
+            return Err(self.fault(iova, access, FaultCause::BusMasterOff));
+        }
         let (mut at, mut done) = (iova, 0);
         loop {
             let translation = match iotlb.find(at) {

@@ -75,8 +75,11 @@ impl PlaceArguments {
     fn place(&self, host: &mut Host) -> Result<(), Stop> {
         for text in &self.models {
             let in_option = |error: &dyn Display| format!("--device {text}: {error}");
-            let spec: DeviceSpec =
-                text.parse().map_err(|error: SpecError| Stop::BadInput(in_option(&error)))?;
+            let spec = text.parse::<DeviceSpec>().map_err(|error: SpecError| {
+                let name = text.contains(':') && !text.contains(',');
+                let hint = if name { "; for a device of the host write --devices" } else { "" };
+                Stop::BadInput(in_option(&error) + hint)
+            })?;
             host.add_device(&spec).map_err(|error| Stop::BadInput(in_option(&error)))?;
         }
         Ok(())

@@ -98,6 +98,17 @@ impl PciFunction {
         self.buses.is_some() || self.class.is_some_and(|class| class >> 8 == 0x0604)
     }
 
+    /// Whether it is a bridge of any kind: to a bus, or to the CPU.
+    pub(crate) fn is_any_bridge(&self) -> bool {
+        self.is_bridge() || self.class.is_some_and(|class| class >> 16 == 0x06)
+    }
+
+    /// The addresses of memory that it decodes: its BARs and its ROM.
+    pub(crate) fn decoded_memory(&self) -> impl Iterator<Item = IovaRange> {
+        let bars = self.bars.values().filter(|bar| bar.kind != BarKind::Io);
+        bars.map(|bar| bar.range).chain(self.rom)
+    }
+
     /// Whether it is a bridge to an ISA bus.
     pub(crate) fn is_isa_bridge(&self) -> bool {
         self.class.is_some_and(|class| class >> 8 == 0x0601)

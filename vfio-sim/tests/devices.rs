@@ -2,13 +2,14 @@
 //! Promise: simulated devices do what their registers are told, by DMA through their group's domain,
 //! and tell their owner by eventfd.
 
-#![allow(clippy::unwrap_used, reason = "a failed expectation fails the test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
 
 use std::sync::Arc;
 
-use vfio_sim::device::engine::{self, Driver, Job, JobError, Status};
+use vfio_sim::device::engine::{Driver, Job, JobError, Status};
 use vfio_sim::device::{
-    CONFIG_REGION, DeviceSpec, IrqIndex, MappedBars, NotMemory, Pace, PciDevice, RegionError, edu,
+    BadFunction, CONFIG_REGION, DeviceSpec, Function, IrqIndex, Link, MappedBars, Model, NotMemory,
+    Pace, PciDevice, RegionError, Register, edu,
 };
 use vfio_sim::host::Host;
 use vfio_sim::hosts;
@@ -139,6 +140,8 @@ fn the_engine_goes_astray_as_told() {
     // At the end of what is mapped the overrun is a fault.
     let failed = driver.run(&Job::fill(IOVA + RAM_SIZE - 16, 16, 7)).unwrap().unwrap_err();
     assert_eq!(failed, JobError::Fault { at: Iova(IOVA + RAM_SIZE) });
+    let failed = driver.run(&Job::copy(IOVA + RAM_SIZE - 16, IOVA, 16)).unwrap();
+    assert_eq!(failed, Ok(()), "no more is read than was asked for");
     assert_eq!(rig.vfio.take_faults().kept[0].cause, FaultCause::NeverMapped);
 
     let stray = rig.device(1, Pace::Immediate);
@@ -184,8 +187,14 @@ fn without_bus_mastering_there_is_no_dma() {
     let job = Job::fill(IOVA, 1, 1);
     assert_eq!(driver.run(&job).unwrap(), Err(JobError::Fault { at: Iova(IOVA) }));
     assert_eq!(rig.vfio.take_faults().kept[0].cause, FaultCause::BusMasterOff);
+    // Messages are writes too.
+    let (theirs, ours) = eventfd();
+    device.set_irqs(IrqIndex::Msix, vec![Some(theirs)]).unwrap();
+    driver.run(&Job::copy(IOVA, IOVA, 0)).unwrap().unwrap();
+    assert!(!fired(&ours));
     command(&device, MEMORY | MASTER);
     driver.run(&job).unwrap().unwrap();
+    assert!(fired(&ours));
     // Without memory decoding there are no registers either.
     command(&device, MASTER);
     let refused = driver.status().unwrap_err();
@@ -200,6 +209,7 @@ fn steps_can_be_taken_one_by_one() {
     let driver = Driver::new(&device).unwrap();
     driver.start(&Job::fill(IOVA, 0x3000, 1)).unwrap();
     assert_eq!((driver.status().unwrap(), rig.get(0, 1)), (Status::Busy, vec![0]));
+    assert_eq!(driver.run(&Job::read(IOVA, 1)).unwrap(), Err(JobError::Busy));
     assert!(device.step());
     assert_eq!(rig.get(0xfff, 2), [1, 0], "one page of three");
     // What is unmapped between two steps is a fault in the next one.
@@ -261,11 +271,16 @@ fn regions_are_read_and_written_as_vfio_does() {
     assert_eq!(device.read(0, 4091, &mut bytes).unwrap(), 5);
     // The MSI-X table is the kernel's.
     assert_eq!(device.write(2, 0, &[0; 16]).unwrap(), 16);
-    device.read(2, 0, &mut bytes).unwrap();
-    assert_eq!(bytes, [0xff; 16]);
+    device.read(2, 24, &mut bytes).unwrap();
+    assert_eq!(bytes, [[0xff; 8], [0; 8]].concat()[..], "two entries of 16 bytes");
+    device.read(2, 2048, &mut bytes).unwrap();
+    assert_eq!(bytes, [0; 16], "nothing pending");
 
     let past = RegionError::PastTheEnd { region: 0, offset: 4096, size: 4096 };
     assert_eq!(device.read(0, 4096, &mut bytes), Err(past));
+    assert_eq!(device.read(0, 4096, &mut []), Ok(0));
+    let cut = RegionError::PastTheEnd { region: 0, offset: 4094, size: 4096 };
+    assert_eq!((device.read_u32(0, 4094), device.write_u64(0, 4094, 0)), (Err(cut), Err(cut)));
     assert_eq!(device.write(1, 0, &[0]), Err(RegionError::NoRegion { region: 1 }));
     for (offset, length) in [(4095, 2), (u64::MAX, 1), (4096, 1)] {
         let refused = device.read(CONFIG_REGION, offset, &mut bytes[..length]).unwrap_err();
@@ -310,6 +325,18 @@ fn edu_computes_and_transfers() {
     write(register::INTERRUPT_ACKNOWLEDGE, edu::INTERRUPT_COMPUTED);
     device.unmask_line();
     assert!(!fired(&ours));
+    // With the line turned off (bit 10 of the command register) only the status tells.
+    device.write(CONFIG_REGION, 5, &[4]).unwrap();
+    write(register::INTERRUPT_RAISE, 2);
+    assert!(!fired(&ours));
+    let mut status = [0];
+    device.read(CONFIG_REGION, 6, &mut status).unwrap();
+    assert_eq!(status[0] & 8, 8);
+    device.write(CONFIG_REGION, 5, &[0]).unwrap();
+    assert!(fired(&ours));
+    write(register::INTERRUPT_ACKNOWLEDGE, 2);
+    device.read(CONFIG_REGION, 6, &mut status).unwrap();
+    assert_eq!(status[0] & 8, 0);
     device.set_irqs(IrqIndex::Line, Vec::new()).unwrap();
     write(register::STATUS, 0);
     for (number, factorial) in [(0, 1), (1, 1), (13, 1_932_053_504), (34, 0), (u32::MAX, 0)] {
@@ -324,11 +351,7 @@ fn edu_computes_and_transfers() {
     rig.put(0, b"to edu and back");
     let transfer = |source: u64, destination: u64, count: u64, command: u64| {
         device.write_u64(0, register::DMA_SOURCE, source).unwrap();
-        // Halves of 64-bit registers can be written too.
-        let [low, high] =
-            [0, 32].map(|shift| u32::try_from(destination >> shift & 0xffff_ffff).unwrap());
-        write(register::DMA_DESTINATION, low);
-        write(register::DMA_DESTINATION + 4, high);
+        device.write_u64(0, register::DMA_DESTINATION, destination).unwrap();
         device.write_u64(0, register::DMA_COUNT, count).unwrap();
         device.write_u64(0, register::DMA_COMMAND, command | edu::DMA_START).unwrap();
         assert_eq!(read(register::DMA_COMMAND) & 1, 1);
@@ -347,6 +370,14 @@ fn edu_computes_and_transfers() {
     assert_eq!(faults[0].cause, FaultCause::BeyondMask { bits: 28 });
     transfer(edu::BUFFER + 4095, IOVA + 0x2000, 2, edu::DMA_TO_MEMORY);
     transfer(u64::MAX, u64::MAX, u64::MAX, 0);
+    // A transfer that is none raises nothing; what does not exist reads as ones.
+    transfer(0, 0, 0, edu::DMA_INTERRUPT);
+    assert!(!fired(&ours));
+    assert_eq!((read(0x10), read(register::DMA_SOURCE + 4)), (u32::MAX, u32::MAX));
+    // A write of 4 bytes is one of the whole register.
+    device.write_u64(0, register::DMA_COUNT, u64::MAX).unwrap();
+    write(register::DMA_COUNT, 7);
+    assert_eq!(device.read_u64(0, register::DMA_COUNT).unwrap(), 7);
     assert!(rig.vfio.take_faults().kept.is_empty() && rig.get(0x2000, 2) == [0, 0]);
 }
 
@@ -372,8 +403,10 @@ fn a_peer_takes_dma_of_another_device() {
     driver.run(&Job::copy(0x10_0000_0000 + last, IOVA + 64, 12)).unwrap().unwrap();
     assert_eq!(rig.get(64, 12), b"peer to peer");
 
-    // A peer that does not decode does not answer.
+    // A peer that does not decode does not answer, and cannot be mapped.
     command(&peer, 0);
+    let again = MapDma::new(0x20_0000_0000_u64, bar.first(), 4096, Access::Read);
+    assert_eq!(rig.container.map(&rig.process, &again).unwrap_err().errno(), Errno::EFAULT);
     assert!(driver.run(&Job::read(0x10_0000_0000, 1)).unwrap().is_err());
     assert!(matches!(rig.vfio.take_faults().kept[0].cause, FaultCause::MemoryGone { .. }));
     let refused = rig.memory.map(Vaddr(0), &engine, 0).unwrap_err();
@@ -382,6 +415,14 @@ fn a_peer_takes_dma_of_another_device() {
         rig.memory.map(Vaddr(0x6000_0000_1000), &peer, 0),
         Err(NotMemory::NoRoom { .. })
     ));
+    assert!(matches!(rig.memory.map(Vaddr(0x123), &peer, 0), Err(NotMemory::Unaligned { .. })));
+    assert!(rig.memory.unmap(bar.first()) && !rig.memory.unmap(bar.first()));
+    // One that is gone does not answer either.
+    let bar = rig.memory.map(bar.first(), &peer, 0).unwrap();
+    command(&peer, MEMORY);
+    rig.container.map(&rig.process, &again).unwrap();
+    drop(peer);
+    assert!(rig.memory.read(bar.first(), &mut [0]).is_err());
 }
 
 #[test]
@@ -430,5 +471,130 @@ fn a_model_can_be_placed_on_every_known_host() {
             assert_eq!(device.function().ids, (0x1b36, 0x10f1));
         }
     }
-    assert_eq!(engine::DESCRIPTOR_SIZE, 40);
+}
+
+/// A host of one device, with what is said besides.
+fn host_with(rest: &str) -> Host {
+    let device = "[[group]]\nnumber = 1\n[[group.device]]\nname = \"0000:00:03.0\"\n";
+    let iommu = "[[iommu]]\ndriver = \"vtd\"\naperture = \"0-0x7fffffffff\"\n\
+                 page-sizes = 0x40201000\ncoherent = true\nisolated-msi = true\n";
+    vfio_sim::host_file::parse("test", "test.toml", &format!("{iommu}{device}{rest}")).unwrap()
+}
+
+/// Where the first BAR of a new device is, or why it is nowhere.
+fn placed(host: &Host, device: &str) -> Result<(String, u64), String> {
+    let mut host = host.clone();
+    let name = host.add_device(&device.parse().unwrap()).map_err(|error| error.to_string())?;
+    let first = host.device(&name).unwrap().1.pci.bars[&0].range.first().0;
+    Ok((name, first))
+}
+
+#[test]
+fn bars_go_where_there_is_room() {
+    let windows = |windows: &str| {
+        host_with(&format!("[[host-bridge]]\nbuses = \"00-01\"\nwindows = [{windows}]\n"))
+    };
+    let address = |host: &Host, device: &str| placed(host, device).map(|(_, address)| address);
+    // A window across 4G has room for both widths, each on its side.
+    let across = windows("\"0xc0000000-0x4ffffffff\"");
+    assert_eq!(address(&across, "edu"), Ok(0xc000_0000));
+    assert_eq!(address(&across, "peer,size=1G"), Ok(0x1_0000_0000));
+    // 64 bits go below 4G if they have to, and nothing goes to address 0.
+    let low = windows("\"0-0xffffff\"");
+    assert_eq!(address(&low, "peer,size=1M"), Ok(0x10_0000));
+    let refused = address(&low, "peer,size=1G").unwrap_err();
+    assert!(refused.contains("no room for BAR 0 of 0000:01:00.0, 0x40000000 bytes"), "{refused}");
+    // Clear of ROMs.
+    let rom = host_with("bars = { rom = \"0xc0000000+512K\" }\n");
+    assert_eq!(address(&rom, "edu"), Ok(0xc010_0000));
+}
+
+#[test]
+fn slots_are_found_behind_any_host_bridge() {
+    let bridges = "[[host-bridge]]\nbuses = \"00\"\n\
+                   [[host-bridge]]\nsegment = 2\nbuses = \"10-12\"\n";
+    let host = host_with(bridges);
+    assert_eq!(placed(&host, "edu").unwrap().0, "0002:11:00.0");
+    let refused = placed(&host, "edu,bdf=0001:11:00.0").unwrap_err();
+    assert!(refused.starts_with("no host bridge of test leads to 0001:11:00.0"), "{refused}");
+    let full = host_with("[[host-bridge]]\nbuses = \"00\"\n");
+    assert!(placed(&full, "edu").unwrap_err().contains("no free bus"));
+    // What is behind a bridge of another segment is free here.
+    let other = "[[group]]\nnumber = 2\n[[group.device]]\nname = \"0001:00:01.0\"\n\
+                 driver = \"pcieport\"\nbuses = \"01-ff\"\n";
+    assert_eq!(placed(&host_with(other), "EDU".to_lowercase().as_str()).unwrap().0, "0000:01:00.0");
+    // A bridge stays one, whether or not its class is known.
+    let bridge = placed(&host_with(other), "edu,bdf=0001:00:01.0").unwrap_err();
+    assert!(bridge.contains("is a bridge"), "{bridge}");
+}
+
+#[test]
+fn a_new_device_is_isolated_as_linux_would_isolate_it() {
+    let group_of = |device: &str| {
+        let mut host = hosts::find("vtd48").unwrap();
+        let name = host.add_device(&device.parse().unwrap()).unwrap();
+        host.device(&name).unwrap().0.number
+    };
+    // Behind the conventional bridge of group 3; a second function of a NIC; alone.
+    assert_eq!(group_of("edu,bdf=01:03.0"), 3);
+    assert_eq!(group_of("edu,bdf=00:04.1"), 2);
+    assert_eq!(group_of("edu,bdf=00:0A.0"), 5);
+    // Behind the IOMMU of all others, not the display's.
+    let mut host = hosts::find("intel-client-39-igd").unwrap();
+    let name = host.add_device(&"edu".parse().unwrap()).unwrap();
+    let display = host.groups.iter().find(|g| g.devices[0].name == "0000:00:02.0").unwrap();
+    assert_ne!(host.device(&name).unwrap().0.kind, display.kind);
+}
+
+/// A model that panics when it works.
+struct Broken(Function);
+
+impl Model for Broken {
+    fn function(&self) -> Function {
+        self.0.clone()
+    }
+
+    fn read(&mut self, _register: Register) -> u64 {
+        0
+    }
+
+    fn write(&mut self, _register: Register, _value: u64, _link: &Link<'_>) {}
+
+    fn step(&mut self, _link: &Link<'_>) -> bool {
+        panic!("this test's model is meant to panic")
+    }
+
+    fn reset(&mut self) {}
+}
+
+#[test]
+fn a_model_that_panics_keeps_nobody_waiting() {
+    let rig = rig(&["edu"]);
+    let device = rig.device(0, Pace::Immediate);
+    let (_, placed) = rig.host.device(&rig.names[0]).unwrap();
+    let bus = rig.vfio.bus_master(&rig.names[0]).unwrap();
+    let model = Box::new(Broken(device.function().clone()));
+    let broken = PciDevice::new(bus, model, &placed.pci, Pace::Threaded).unwrap();
+    broken.write_u32(0, 0, 1).unwrap();
+    broken.settle();
+}
+
+#[test]
+fn a_function_that_cannot_be_is_refused() {
+    let rig = rig(&["dma-engine"]);
+    let good = rig.device(0, Pace::Immediate).function().clone();
+    let refused = |change: &dyn Fn(&mut Function)| {
+        let mut function = good.clone();
+        change(&mut function);
+        let bus = rig.vfio.bus_master(&rig.names[0]).unwrap();
+        let (_, placed) = rig.host.device(&rig.names[0]).unwrap();
+        let device = PciDevice::new(bus, Box::new(Broken(function)), &placed.pci, Pace::Immediate);
+        device.unwrap_err()
+    };
+    assert_eq!(refused(&|f| f.bars[0].size = 0), BadFunction::BarSize { bar: 0, size: 0 });
+    assert_eq!(refused(&|f| f.bars[0].index = 60), BadFunction::BarIndex { bar: 60 });
+    assert_eq!(refused(&|f| f.bars[0].index = 2), BadFunction::BarIndex { bar: 2 });
+    assert_eq!(refused(&|f| f.msi_vectors = 3), BadFunction::MsiVectors { vectors: 3 });
+    assert_eq!(refused(&|f| f.msix_vectors = 2048), BadFunction::MsixVectors { vectors: 2048 });
+    assert_eq!(refused(&|f| f.address_bits = 0), BadFunction::AddressBits { bits: 0 });
 }

@@ -47,7 +47,7 @@ impl BarMemory {
         self.decodes() && self.bytes.write(Vaddr(offset), bytes).is_ok()
     }
 
-    fn decodes(&self) -> bool {
+    pub(super) fn decodes(&self) -> bool {
         self.decodes.load(Ordering::Acquire)
     }
 

@@ -15,9 +15,9 @@ pub(super) struct Capability {
 pub(super) const RESET_BYTE: usize = 9;
 pub(super) const RESET_BIT: u8 = 1 << 7;
 
-const MSI: u8 = 0x05;
-const EXPRESS: u8 = 0x10;
-const MSIX: u8 = 0x11;
+pub(super) const MSI: u8 = 0x05;
+pub(super) const EXPRESS: u8 = 0x10;
+pub(super) const MSIX: u8 = 0x11;
 
 impl Capability {
     fn new(id: u8, size: usize) -> Self {
@@ -32,8 +32,8 @@ impl Capability {
         self.writable[at..at + N].copy_from_slice(&writable);
     }
 
-    pub(super) fn is_express(&self) -> bool {
-        self.bytes[0] == EXPRESS
+    pub(super) fn id(&self) -> u8 {
+        self.bytes[0]
     }
 }
 
@@ -74,8 +74,8 @@ fn msi(vectors: u16) -> Capability {
     const WIDE: u16 = 1 << 7;
     let capable = u16::try_from(vectors.ilog2()).unwrap_or(0);
     let mut capability = Capability::new(MSI, 14);
-    // Enable, and how many of the vectors.
-    capability.put(2, (WIDE | capable << 1).to_le_bytes(), [0x71, 0]);
+    // How many of the vectors; enabling is the kernel's.
+    capability.put(2, (WIDE | capable << 1).to_le_bytes(), [0x70, 0]);
     capability.put(4, [0; 4], [0xfc, 0xff, 0xff, 0xff]);
     capability.put(8, [0; 4], [0xff; 4]);
     capability.put(12, [0; 2], [0xff; 2]);
@@ -85,8 +85,8 @@ fn msi(vectors: u16) -> Capability {
 /// MSI-X with its table at the beginning of `bar` and the pending bits at `pending`.
 fn msix(vectors: u16, bar: u8, pending: u32) -> Capability {
     let mut capability = Capability::new(MSIX, 12);
-    // Enable, and the mask of all vectors.
-    capability.put(2, (vectors - 1).to_le_bytes(), [0, 0xc0]);
+    // Enabling and masking are the kernel's.
+    capability.put(2, (vectors - 1).to_le_bytes(), [0, 0]);
     capability.put(4, u32::from(bar).to_le_bytes(), [0; 4]);
     capability.put(8, (pending | u32::from(bar)).to_le_bytes(), [0; 4]);
     capability

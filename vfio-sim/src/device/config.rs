@@ -6,7 +6,8 @@
 //! Local Bus 3.0, 6.2.5.1).
 
 use crate::config_space;
-use crate::device::capability::{self, Capability, RESET_BIT, RESET_BYTE};
+use crate::device::capability::{self, Capability, EXPRESS, MSI, MSIX, RESET_BIT, RESET_BYTE};
+use crate::device::interrupts::IrqIndex;
 use crate::device::model::{BarLayout, Function};
 use crate::pci::{BarKind, PciFunction};
 
@@ -18,6 +19,7 @@ const FIRST_CAPABILITY: usize = 0x40;
 mod offset {
     pub(super) const COMMAND: usize = 0x04;
     pub(super) const STATUS: usize = 0x06;
+    pub(super) const REVISION: usize = 0x08;
     pub(super) const CACHE_LINE: usize = 0x0c;
     pub(super) const BARS: usize = 0x10;
     pub(super) const CAPABILITIES: usize = 0x34;
@@ -31,7 +33,10 @@ const MEMORY: u8 = 1 << 1;
 const BUS_MASTER: u8 = 1 << 2;
 /// The three above, parity, SERR and interrupt disable.
 const COMMAND_WRITABLE: [u8; 2] = [0x47, 0x05];
-/// In the status register: there is a capability list.
+/// In the second byte of the command register: the interrupt line is off.
+const NO_LINE: u8 = 1 << 2;
+/// In the status register: the device wants an interrupt; there is a capability list.
+const INTERRUPT: u8 = 1 << 3;
 const HAS_CAPABILITIES: u8 = 1 << 4;
 
 /// The configuration space of a device.
@@ -40,8 +45,8 @@ pub(crate) struct ConfigSpace {
     bytes: Vec<u8>,
     /// The bits that are kept as they are written.
     writable: Vec<u8>,
-    /// Where the PCI Express capability is.
-    express: Option<usize>,
+    /// Where capabilities are, by their identifier.
+    capabilities: Vec<(u8, usize)>,
 }
 
 impl ConfigSpace {
@@ -50,9 +55,11 @@ impl ConfigSpace {
         let size = if function.express { EXPRESS_SIZE } else { config_space::SIZE };
         let mut bytes = config_space::build(places, bus, false).to_vec();
         bytes.resize(size, 0);
-        let mut space = Self { bytes, writable: vec![0; size], express: None };
+        let mut space = Self { bytes, writable: vec![0; size], capabilities: Vec::new() };
         space.allow(offset::COMMAND, &COMMAND_WRITABLE);
-        space.allow(offset::CACHE_LINE, &[0xff]);
+        space.bytes[offset::REVISION] = function.revision;
+        // And the latency timer.
+        space.allow(offset::CACHE_LINE, &[0xff; 2]);
         space.allow(offset::INTERRUPT_LINE, &[0xff]);
         space.bytes[offset::INTERRUPT_PIN] = u8::from(function.interrupt_line);
         for bar in &function.bars {
@@ -88,9 +95,7 @@ impl ConfigSpace {
             self.bytes[pointer] = here;
             self.bytes[at..end].copy_from_slice(&capability.bytes);
             self.writable[at..end].copy_from_slice(&capability.writable);
-            if capability.is_express() {
-                self.express = Some(at);
-            }
+            self.capabilities.push((capability.id(), at));
             pointer = at + 1;
             at = end.next_multiple_of(4);
         }
@@ -101,10 +106,13 @@ impl ConfigSpace {
         &self.bytes
     }
 
-    /// Writes what can be written of `bytes` at `at`; false if they run past the end. Returns whether
-    /// they ask for a function level reset.
+    fn capability(&self, id: u8) -> Option<usize> {
+        self.capabilities.iter().find(|(known, _)| *known == id).map(|(_, at)| *at)
+    }
+
+    /// Writes what can be written of `bytes` at `at`. Returns whether they ask for a function level reset.
     pub(crate) fn write(&mut self, at: usize, bytes: &[u8]) -> bool {
-        let reset = self.express.map(|express| express + RESET_BYTE);
+        let reset = self.capability(EXPRESS).map(|express| express + RESET_BYTE);
         let mut asks_for_reset = false;
         let places = self.bytes.iter_mut().zip(&self.writable).enumerate().skip(at);
         for ((place, (kept, writable)), new) in places.zip(bytes) {
@@ -117,6 +125,24 @@ impl ConfigSpace {
     /// Whether the device may do DMA.
     pub(crate) fn bus_master(&self) -> bool {
         self.bytes[offset::COMMAND] & BUS_MASTER != 0
+    }
+
+    /// Shows which messages are on.
+    pub(crate) fn show_messages(&mut self, on: Option<IrqIndex>) {
+        let bits = [(MSI, IrqIndex::Msi, 2, 0x01), (MSIX, IrqIndex::Msix, 3, 0x80)];
+        for (id, index, at, bit) in bits {
+            if let Some(capability) = self.capability(id) {
+                let byte = &mut self.bytes[capability + at];
+                *byte = *byte & !bit | if on == Some(index) { bit } else { 0 };
+            }
+        }
+    }
+
+    /// Shows whether the device wants an interrupt; returns whether it may use its line for it.
+    pub(crate) fn show_interrupt(&mut self, wanted: bool) -> bool {
+        let status = &mut self.bytes[offset::STATUS];
+        *status = *status & !INTERRUPT | if wanted { INTERRUPT } else { 0 };
+        self.bytes[offset::COMMAND + 1] & NO_LINE == 0
     }
 
     /// Whether BARs of this kind decode.
@@ -209,13 +235,17 @@ mod tests {
         assert!(space.write(express + 9, &[0x80]));
         assert_eq!(space.bytes()[express + 9], 0);
 
-        assert_eq!(space.bytes()[msi + 2] & 0x80, 0x80, "64-bit addresses");
+        assert_eq!(space.bytes()[msi + 2..msi + 4], [0x82, 0], "64-bit addresses, two vectors");
+        space.show_messages(Some(IrqIndex::Msi));
+        assert_eq!((space.bytes()[msi + 2], space.bytes()[msix + 3]), (0x83, 0));
+        space.show_messages(Some(IrqIndex::Msix));
+        assert_eq!((space.bytes()[msi + 2], space.bytes()[msix + 3]), (0x82, 0x80));
         assert_eq!(word(&space, msix) >> 16 & 0x7ff, u32::from(function.msix_vectors) - 1);
         let table = function.bars.iter().find(|bar| bar.index == 2).unwrap();
         assert_eq!(word(&space, msix + 4), 2);
         assert_eq!(u64::from(word(&space, msix + 8)), table.size / 2 + 2);
-        space.write(msix + 2, &[0xff, 0xff]);
-        assert_eq!(space.bytes()[msix + 3], 0xc0, "enable and mask, and the size is fixed");
+        space.write(msix + 2, &[0xff, 0x3f]);
+        assert_eq!(space.bytes()[msix + 2..msix + 4], [1, 0x80], "not for software to change");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use vfio_type1::Iova;
 
 use crate::device::link::Link;
-use crate::device::model::{BarContent, BarLayout, Function, Model, Register, low, merge};
+use crate::device::model::{BarContent, BarLayout, Function, Model, Register, low};
 use crate::pci::BarKind;
 
 /// The BAR with the registers, 1 MiB.
@@ -60,8 +60,9 @@ pub const BUFFER: u64 = 0x40000;
 pub const BUFFER_SIZE: u64 = 4096;
 
 const IDS: (u16, u16) = (0x1234, 0x11e8);
-/// Of no class that is defined.
-const CLASS: u32 = 0xff_00_00;
+/// Of no class that is defined: subclass 0xff of the class of old devices.
+const CLASS: u32 = 0x00_ff_00;
+const REVISION: u8 = 0x10;
 const VERSION: u32 = 0x0100_00ed;
 const REGISTERS_SIZE: u64 = 1 << 20;
 const DEFAULT_ADDRESS_BITS: u32 = 28;
@@ -124,19 +125,19 @@ impl Edu {
         (end <= self.buffer.len()).then_some(first..end)
     }
 
-    /// A transfer that names anything but the buffer on the device's side does nothing.
+    /// A transfer that names anything but the buffer on the device's side does nothing, and raises no
+    /// interrupt.
     fn transfer(&mut self, link: &Link<'_>) {
         let Registers { source, destination, command, .. } = self.registers;
         let to_memory = command & DMA_TO_MEMORY != 0;
         let part = self.buffer_part(if to_memory { source } else { destination });
-        if let Some(part) = part {
-            // There is no register for a failure; the driver's log has it.
-            let _ = match to_memory {
-                true => link.write(Iova(destination), &self.buffer[part]),
-                false => link.read(Iova(source), &mut self.buffer[part]),
-            };
-        }
         self.registers.command &= !DMA_START;
+        let Some(part) = part else { return };
+        // There is no register for a failure; the driver's log has it.
+        let _ = match to_memory {
+            true => link.write(Iova(destination), &self.buffer[part]),
+            false => link.read(Iova(source), &mut self.buffer[part]),
+        };
         if command & DMA_INTERRUPT != 0 {
             self.raise(INTERRUPT_TRANSFERRED, link);
         }
@@ -150,6 +151,7 @@ impl Model for Edu {
         Function {
             ids: IDS,
             class: CLASS,
+            revision: REVISION,
             bars: vec![BarLayout { index, kind, size: REGISTERS_SIZE, content }],
             interrupt_line: true,
             msi_vectors: 1,
@@ -159,60 +161,49 @@ impl Model for Edu {
         }
     }
 
-    /// Registers below 0x80 take accesses of 4 bytes, those above of 4 and 8.
+    /// Registers below 0x80 take accesses of 4 bytes, those above of 4 and 8; whatever else is read has
+    /// all bits set.
     fn read(&mut self, Register { offset, size, .. }: Register) -> u64 {
         let Registers { liveness, factorial, status, interrupts, .. } = self.registers;
         let Registers { source, destination, count, command, .. } = self.registers;
-        if size < 4 || offset < register::DMA_SOURCE && size != 4 {
-            return 0;
-        }
-        let wide = match offset & !7 {
-            register::DMA_SOURCE => Some(source),
-            register::DMA_DESTINATION => Some(destination),
-            register::DMA_COUNT => Some(count),
-            register::DMA_COMMAND => Some(command),
-            _ => None,
-        };
-        match (offset, wide) {
-            (register::IDENTIFICATION, _) => u64::from(VERSION),
-            (register::LIVENESS, _) => u64::from(!liveness),
-            (register::FACTORIAL, _) => u64::from(factorial),
-            (register::STATUS, _) => u64::from(status),
-            (register::INTERRUPT_STATUS, _) => u64::from(interrupts),
-            (_, Some(value)) => value >> (8 * (offset & 7)),
-            _ => 0,
+        match (offset, size) {
+            (register::IDENTIFICATION, 4) => u64::from(VERSION),
+            (register::LIVENESS, 4) => u64::from(!liveness),
+            (register::FACTORIAL, 4) => u64::from(factorial),
+            (register::STATUS, 4) => u64::from(status),
+            (register::INTERRUPT_STATUS, 4) => u64::from(interrupts),
+            (register::DMA_SOURCE, 4 | 8) => source,
+            (register::DMA_DESTINATION, 4 | 8) => destination,
+            (register::DMA_COUNT, 4 | 8) => count,
+            (register::DMA_COMMAND, 4 | 8) => command,
+            _ => u64::MAX,
         }
     }
 
+    /// A write of 4 bytes to a register of 64 bits clears the upper half.
     fn write(&mut self, Register { offset, size, .. }: Register, value: u64, link: &Link<'_>) {
-        if size < 4 || offset < register::DMA_SOURCE && size != 4 {
-            return;
-        }
         // What is at work keeps its orders.
         let transferring = self.registers.command & DMA_START != 0;
         let computing = self.registers.status & COMPUTING != 0;
         let registers = &mut self.registers;
-        let wide = |old: u64| merge(old, offset & 7, size, value);
-        match offset {
-            register::LIVENESS => registers.liveness = low(value),
-            register::FACTORIAL if !computing => {
+        match (offset, size) {
+            (register::LIVENESS, 4) => registers.liveness = low(value),
+            (register::FACTORIAL, 4) if !computing => {
                 registers.factorial = low(value);
                 registers.status |= COMPUTING;
             }
-            register::STATUS => {
+            (register::STATUS, 4) => {
                 let kept = registers.status & !INTERRUPT_WHEN_COMPUTED;
                 registers.status = kept | low(value) & INTERRUPT_WHEN_COMPUTED;
             }
-            register::INTERRUPT_RAISE => self.raise(low(value), link),
-            register::INTERRUPT_ACKNOWLEDGE => registers.interrupts &= !low(value),
+            (register::INTERRUPT_RAISE, 4) => self.raise(low(value), link),
+            (register::INTERRUPT_ACKNOWLEDGE, 4) => registers.interrupts &= !low(value),
             _ if transferring => {}
-            _ => match offset & !7 {
-                register::DMA_SOURCE => registers.source = wide(registers.source),
-                register::DMA_DESTINATION => registers.destination = wide(registers.destination),
-                register::DMA_COUNT => registers.count = wide(registers.count),
-                register::DMA_COMMAND => registers.command = wide(registers.command),
-                _ => {}
-            },
+            (register::DMA_SOURCE, 4 | 8) => registers.source = value,
+            (register::DMA_DESTINATION, 4 | 8) => registers.destination = value,
+            (register::DMA_COUNT, 4 | 8) => registers.count = value,
+            (register::DMA_COMMAND, 4 | 8) if value & DMA_START != 0 => registers.command = value,
+            _ => {}
         }
     }
 

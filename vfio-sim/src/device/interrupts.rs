@@ -6,9 +6,12 @@
 //! it; if the device still asserts it then, it fires again.
 
 use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vfio_type1::Errno;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::model::Function;
@@ -55,12 +58,21 @@ pub enum IrqError {
         /// What is asked for.
         wanted: IrqIndex,
     },
+    /// An eventfd cannot be watched, most likely since the process has too many files open. ENOMEM.
+    #[error("an eventfd cannot be used: {problem}")]
+    Unusable {
+        /// What the operating system says.
+        problem: String,
+    },
 }
 
 impl IrqError {
     /// What the kernel answers.
     pub fn errno(&self) -> Errno {
-        Errno::EINVAL
+        match self {
+            Self::TooMany { .. } | Self::OtherKind { .. } => Errno::EINVAL,
+            Self::Unusable { .. } => Errno::ENOMEM,
+        }
     }
 }
 
@@ -74,8 +86,37 @@ pub(super) struct Interrupts {
 #[derive(Debug, Default)]
 struct Wiring {
     on: Option<IrqIndex>,
-    eventfds: Vec<Option<EventFd>>,
+    listeners: Vec<Option<Listener>>,
     line_masked: bool,
+}
+
+/// An eventfd that is signalled without ever waiting for its owner, even if it is a blocking one.
+struct Listener {
+    eventfd: EventFd,
+    room: Epoll,
+}
+
+impl Listener {
+    fn new(eventfd: EventFd) -> io::Result<Self> {
+        let room = Epoll::new()?;
+        let event = EpollEvent::new(EventSet::OUT, 0);
+        room.ctl(ControlOperation::Add, eventfd.as_raw_fd(), event)?;
+        Ok(Self { eventfd, room })
+    }
+
+    fn signal(&self) {
+        let has_room = self.room.wait(0, &mut [EpollEvent::default()]);
+        // Without room the owner has more signals to read than it will ever count.
+        if has_room.is_ok_and(|events| events == 1) {
+            let _ = self.eventfd.write(1);
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.eventfd.fmt(f)
+    }
 }
 
 impl Interrupts {
@@ -105,7 +146,10 @@ impl Interrupts {
             _ => {}
         }
         let on = (!eventfds.is_empty()).then_some(index);
-        *wiring = Wiring { on, eventfds, line_masked: false };
+        let listen = |eventfd: Option<EventFd>| eventfd.map(Listener::new).transpose();
+        let listeners = eventfds.into_iter().map(listen).collect::<io::Result<_>>();
+        let unusable = |error: io::Error| IrqError::Unusable { problem: error.to_string() };
+        *wiring = Wiring { on, listeners: listeners.map_err(unusable)?, line_masked: false };
         Ok(())
     }
 
@@ -113,14 +157,23 @@ impl Interrupts {
         self.lock().line_masked = false;
     }
 
-    /// Sends a message; returns whether messages are on.
-    pub(super) fn message(&self, vector: u16) -> bool {
+    /// Which kind is on.
+    pub(super) fn on(&self) -> Option<IrqIndex> {
+        self.lock().on
+    }
+
+    /// Sends a message. A device that was given fewer MSI vectors than it has puts all that are above
+    /// into the last one.
+    pub(super) fn message(&self, vector: u16) {
         let wiring = self.lock();
-        let on = matches!(wiring.on, Some(IrqIndex::Msi | IrqIndex::Msix));
-        if on {
-            wiring.signal(vector);
-        }
-        on
+        match wiring.on {
+            Some(IrqIndex::Msix) => wiring.signal(usize::from(vector)),
+            Some(IrqIndex::Msi) => {
+                let last = wiring.listeners.len().saturating_sub(1);
+                wiring.signal(usize::from(vector).min(last))
+            }
+            Some(IrqIndex::Line) | None => false,
+        };
     }
 
     /// Tells the level of the interrupt line.
@@ -136,7 +189,7 @@ impl Interrupts {
     /// `VFIO_IRQ_SET_ACTION_TRIGGER` does; returns whether it is set up.
     pub(super) fn trigger(&self, index: IrqIndex, vector: u16) -> bool {
         let wiring = self.lock();
-        wiring.on == Some(index) && wiring.signal(vector)
+        wiring.on == Some(index) && wiring.signal(usize::from(vector))
     }
 
     fn lock(&self) -> MutexGuard<'_, Wiring> {
@@ -146,11 +199,12 @@ impl Interrupts {
 }
 
 impl Wiring {
-    fn signal(&self, vector: u16) -> bool {
-        let Some(Some(eventfd)) = self.eventfds.get(usize::from(vector)) else { return false };
-        // It fails when the counter is full: the owner has more than enough signals to read.
-        let _ = eventfd.write(1);
-        true
+    fn signal(&self, vector: usize) -> bool {
+        let listener = self.listeners.get(vector).and_then(Option::as_ref);
+        if let Some(listener) = listener {
+            listener.signal();
+        }
+        listener.is_some()
     }
 }
 
@@ -171,16 +225,29 @@ mod tests {
         let interrupts = Interrupts::new(&Edu::default().function());
         let (theirs, ours) = eventfd();
         interrupts.set(IrqIndex::Msi, vec![Some(theirs)]).unwrap();
-        assert!(interrupts.message(0) && interrupts.message(7), "nobody hears vector 7");
-        assert_eq!(ours.read().unwrap(), 1);
+        interrupts.message(0);
+        interrupts.message(7);
+        assert_eq!(ours.read().unwrap(), 2, "vector 7 was not given out");
         let (theirs, ours) = eventfd();
         let refused = interrupts.set(IrqIndex::Line, vec![Some(theirs)]).unwrap_err();
         assert_eq!(refused.to_string(), "MSI is on; turn it off before INTx");
         let refused = interrupts.set(IrqIndex::Msix, vec![None]).unwrap_err();
         assert_eq!(refused.to_string(), "the device has 0 MSI-X vectors; 1 are asked for");
         interrupts.set(IrqIndex::Msi, Vec::new()).unwrap();
-        assert!(!interrupts.message(0));
-        assert!(ours.read().is_err());
+        interrupts.message(0);
+        assert!(ours.read().is_err() && interrupts.on().is_none());
+    }
+
+    #[test]
+    fn an_owner_that_does_not_read_keeps_nobody_waiting() {
+        let interrupts = Interrupts::new(&Edu::default().function());
+        let full = EventFd::new(0).unwrap();
+        full.write(u64::MAX - 1).unwrap();
+        interrupts.set(IrqIndex::Msi, vec![Some(full.try_clone().unwrap())]).unwrap();
+        interrupts.message(0);
+        assert_eq!(full.read().unwrap(), u64::MAX - 1);
+        interrupts.message(0);
+        assert_eq!(full.read().unwrap(), 1);
     }
 
     #[test]

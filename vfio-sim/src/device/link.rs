@@ -23,9 +23,11 @@ impl Link<'_> {
         self.bus.write(iova, bytes)
     }
 
-    /// Sends an interrupt message, MSI-X or MSI. Nobody hears it if the vector is not set up. Returns
-    /// whether messages are on at all; without, a device uses its interrupt line.
-    pub fn interrupt(&self, vector: u16) -> bool {
-        self.interrupts.message(vector)
+    /// Sends an interrupt message, MSI-X or MSI. It is lost if the vector is not set up, or if bus
+    /// mastering is off, since a message is a write.
+    pub fn interrupt(&self, vector: u16) {
+        if self.bus.is_enabled() {
+            self.interrupts.message(vector);
+        }
     }
 }

@@ -11,6 +11,8 @@ pub struct Function {
     pub ids: (u16, u16),
     /// Class, subclass and programming interface.
     pub class: u32,
+    /// Its revision.
+    pub revision: u8,
     /// Its base address registers.
     pub bars: Vec<BarLayout>,
     /// Whether it has an interrupt line (INTA).
@@ -23,6 +25,81 @@ pub struct Function {
     pub express: bool,
     /// The address bits it can state, at most 64.
     pub address_bits: u32,
+}
+
+/// A function that no PCI device can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadFunction {
+    /// The size of a BAR is no power of two, or too small: memory comes in pages of 4 KiB.
+    #[error("BAR {bar} cannot have {size:#x} bytes: a power of two, 4 KiB or more for memory")]
+    BarSize {
+        /// The BAR's index.
+        bar: u8,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Two BARs need one register, or one that is not there.
+    #[error("BAR {bar} has no register of its own; there are six, and 64 bits take two")]
+    BarIndex {
+        /// The BAR's index.
+        bar: u8,
+    },
+    /// The number of vectors is not one that MSI can have.
+    #[error("{vectors} MSI vectors: a power of two up to 32, or 0")]
+    MsiVectors {
+        /// The number.
+        vectors: u16,
+    },
+    /// The MSI-X vectors have no BAR with room for their table.
+    #[error("{vectors} MSI-X vectors: up to 2048, with half a BAR for their table")]
+    MsixVectors {
+        /// The number.
+        vectors: u16,
+    },
+    /// The address bits are none, or too many.
+    #[error("{bits} address bits: 1 to 64")]
+    AddressBits {
+        /// The number.
+        bits: u32,
+    },
+}
+
+impl Function {
+    /// Whether a device can be so.
+    pub fn check(&self) -> Result<(), BadFunction> {
+        let mut taken = 0_u8;
+        for bar in &self.bars {
+            let least = if bar.content == BarContent::Registers { 16 } else { 4096 };
+            if !bar.size.is_power_of_two() || bar.size < least {
+                return Err(BadFunction::BarSize { bar: bar.index, size: bar.size });
+            }
+            for register in bar.index..bar.index.saturating_add(bar.kind.registers()) {
+                if register >= 6 || taken & 1 << register != 0 {
+                    return Err(BadFunction::BarIndex { bar: bar.index });
+                }
+                taken |= 1 << register;
+            }
+        }
+        let vectors = self.msi_vectors;
+        if vectors != 0 && !(vectors.is_power_of_two() && vectors <= 32) {
+            return Err(BadFunction::MsiVectors { vectors });
+        }
+        let vectors = self.msix_vectors;
+        let mut tables = self.bars.iter().filter(|bar| bar.content == BarContent::MsixTable);
+        let has_room = tables.any(|bar| self.msix_table_size() <= bar.size / 2);
+        if vectors != 0 && (vectors > 2048 || !has_room) {
+            return Err(BadFunction::MsixVectors { vectors });
+        }
+        match self.address_bits {
+            1..=64 => Ok(()),
+            bits => Err(BadFunction::AddressBits { bits }),
+        }
+    }
+
+    /// The size of the MSI-X table in bytes.
+    pub(super) fn msix_table_size(&self) -> u64 {
+        16 * u64::from(self.msix_vectors)
+    }
 }
 
 /// A base address register.
@@ -45,7 +122,7 @@ pub enum BarContent {
     Registers,
     /// Memory, which other devices may reach (peer-to-peer).
     Memory,
-    /// The MSI-X table and, in the second half, the pending bits. VFIO keeps them to itself.
+    /// The MSI-X table, which VFIO keeps to itself, and in the second half the pending bits.
     MsixTable,
 }
 

@@ -13,19 +13,17 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use vfio_type1::{BusMaster, Errno};
+use vfio_type1::BusMaster;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::bar::BarMemory;
 use crate::device::config::ConfigSpace;
 use crate::device::interrupts::{Interrupts, IrqError, IrqIndex};
 use crate::device::link::Link;
-use crate::device::model::{BarContent, BarLayout, Function, Model, Register};
+use crate::device::model::{BadFunction, BarContent, BarLayout, Function, Model, Register};
+use crate::device::region::{CONFIG_REGION, RegionError, check_config, registers, within};
 use crate::names::pci_bus;
 use crate::pci::{BarKind, PciFunction};
-
-/// The region of the configuration space (`VFIO_PCI_CONFIG_REGION_INDEX`). Regions 0 to 5 are the BARs.
-pub const CONFIG_REGION: u8 = 7;
 
 /// When a device does the work that its registers ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,56 +34,6 @@ pub enum Pace {
     Stepped,
     /// At the same time, on a thread of its own.
     Threaded,
-}
-
-/// A region access that VFIO refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RegionError {
-    /// The device does not have the region. EINVAL.
-    #[error("the device has no region {region}")]
-    NoRegion {
-        /// The region's index.
-        region: u8,
-    },
-    /// The access begins past the region's end. EINVAL.
-    #[error("offset {offset:#x} is past the end of region {region}, which has {size:#x} bytes")]
-    PastTheEnd {
-        /// The region's index.
-        region: u8,
-        /// Where the access begins.
-        offset: u64,
-        /// The region's size in bytes.
-        size: u64,
-    },
-    /// The access to configuration space is not all inside. EFAULT.
-    #[error("{length} bytes at {offset:#x} run past the configuration space, {size:#x} bytes")]
-    PastConfiguration {
-        /// Where the access begins.
-        offset: u64,
-        /// How many bytes it has.
-        length: usize,
-        /// The size of the configuration space in bytes.
-        size: u64,
-    },
-    /// The command register has the BAR's decoding turned off. EIO.
-    #[error("region {region} does not decode; set bit {bit} of the command register")]
-    NotDecoding {
-        /// The region's index.
-        region: u8,
-        /// The bit of the command register: 0 for I/O, 1 for memory.
-        bit: u8,
-    },
-}
-
-impl RegionError {
-    /// What the kernel answers.
-    pub fn errno(&self) -> Errno {
-        match self {
-            Self::NoRegion { .. } | Self::PastTheEnd { .. } => Errno::EINVAL,
-            Self::PastConfiguration { .. } => Errno::EFAULT,
-            Self::NotDecoding { .. } => Errno::EIO,
-        }
-    }
 }
 
 /// A simulated PCI device. Any number of threads may use it.
@@ -117,8 +65,16 @@ struct State {
 
 impl PciDevice {
     /// A device that reaches memory by `bus`, and whose BARs are where `places` says.
-    pub fn new(bus: BusMaster, model: Box<dyn Model>, places: &PciFunction, pace: Pace) -> Self {
+    ///
+    /// Two shells around one function of a host are two devices, which know nothing of each other.
+    pub fn new(
+        bus: BusMaster,
+        model: Box<dyn Model>,
+        places: &PciFunction,
+        pace: Pace,
+    ) -> Result<Self, BadFunction> {
         let function = model.function();
+        function.check()?;
         let name = bus.device().to_owned();
         let number = pci_bus(&name).map_or(0, |(_, bus)| bus);
         let config = ConfigSpace::new(&function, places, number);
@@ -135,7 +91,7 @@ impl PciDevice {
             let shared = Arc::clone(&shared);
             thread::spawn(move || shared.work())
         });
-        Self { shared, worker }
+        Ok(Self { shared, worker })
     }
 
     /// Its PCI address.
@@ -159,6 +115,9 @@ impl PciDevice {
     /// Reads a region, as `pread` on a device's file does, and returns how many bytes were read: fewer
     /// at the end of a BAR. The MSI-X table, which is the kernel's, reads as all ones.
     pub fn read(&self, region: u8, offset: u64, into: &mut [u8]) -> Result<usize, RegionError> {
+        if into.is_empty() {
+            return Ok(0);
+        }
         if region == CONFIG_REGION {
             let state = self.shared.lock();
             let from = check_config(&state.config, offset, into.len())?;
@@ -170,7 +129,13 @@ impl PciDevice {
         let into = &mut into[..length];
         let mut state = self.shared.decoding(&bar)?;
         match bar.content {
-            BarContent::MsixTable => into.fill(0xff),
+            BarContent::MsixTable => {
+                // Behind the table nothing is pending, ever.
+                let table = self.shared.function.msix_table_size().saturating_sub(offset);
+                let table = usize::try_from(table).map_or(length, |table| table.min(length));
+                into[..table].fill(0xff);
+                into[table..].fill(0);
+            }
             BarContent::Memory => {
                 let _ = self.shared.memory[&region].read(offset, into);
             }
@@ -188,6 +153,9 @@ impl PciDevice {
     /// Writes a region, as `pwrite` on a device's file does, and returns how many bytes were written:
     /// fewer at the end of a BAR. What is written to the MSI-X table, which is the kernel's, is dropped.
     pub fn write(&self, region: u8, offset: u64, bytes: &[u8]) -> Result<usize, RegionError> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
         if region == CONFIG_REGION {
             return self.write_config(offset, bytes);
         }
@@ -224,29 +192,39 @@ impl PciDevice {
         if reset {
             self.shared.reset(&mut state);
         }
+        self.shared.update_interrupts(&mut state);
         Ok(bytes.len())
     }
 
-    /// Reads a register of 32 bits.
+    fn read_register<const N: usize>(&self, bar: u8, offset: u64) -> Result<[u8; N], RegionError> {
+        let mut bytes = [0; N];
+        self.shared.check_inside(bar, offset, N)?;
+        self.read(bar, offset, &mut bytes).map(|_| bytes)
+    }
+
+    fn write_register(&self, bar: u8, offset: u64, bytes: &[u8]) -> Result<(), RegionError> {
+        self.shared.check_inside(bar, offset, bytes.len())?;
+        self.write(bar, offset, bytes).map(|_| ())
+    }
+
+    /// Reads a register of 32 bits, all of which must be inside the BAR.
     pub fn read_u32(&self, bar: u8, offset: u64) -> Result<u32, RegionError> {
-        let mut bytes = [0; 4];
-        self.read(bar, offset, &mut bytes).map(|_| u32::from_le_bytes(bytes))
+        self.read_register(bar, offset).map(u32::from_le_bytes)
     }
 
-    /// Reads a register of 64 bits.
+    /// Reads a register of 64 bits, all of which must be inside the BAR.
     pub fn read_u64(&self, bar: u8, offset: u64) -> Result<u64, RegionError> {
-        let mut bytes = [0; 8];
-        self.read(bar, offset, &mut bytes).map(|_| u64::from_le_bytes(bytes))
+        self.read_register(bar, offset).map(u64::from_le_bytes)
     }
 
-    /// Writes a register of 32 bits.
+    /// Writes a register of 32 bits, all of which must be inside the BAR.
     pub fn write_u32(&self, bar: u8, offset: u64, value: u32) -> Result<(), RegionError> {
-        self.write(bar, offset, &value.to_le_bytes()).map(|_| ())
+        self.write_register(bar, offset, &value.to_le_bytes())
     }
 
-    /// Writes a register of 64 bits.
+    /// Writes a register of 64 bits, all of which must be inside the BAR.
     pub fn write_u64(&self, bar: u8, offset: u64, value: u64) -> Result<(), RegionError> {
-        self.write(bar, offset, &value.to_le_bytes()).map(|_| ())
+        self.write_register(bar, offset, &value.to_le_bytes())
     }
 
     /// The BAR that decodes a bus address now, and the offset in it.
@@ -277,14 +255,14 @@ impl PciDevice {
         eventfds: Vec<Option<EventFd>>,
     ) -> Result<(), IrqError> {
         self.shared.interrupts.set(index, eventfds)?;
-        self.shared.update_line(&self.shared.lock());
+        self.shared.update_interrupts(&mut self.shared.lock());
         Ok(())
     }
 
     /// Unmasks the interrupt line, which is masked each time it fires.
     pub fn unmask_line(&self) {
         self.shared.interrupts.unmask_line();
-        self.shared.update_line(&self.shared.lock());
+        self.shared.update_interrupts(&mut self.shared.lock());
     }
 
     /// Signals a vector without the device's doing, for tests; returns whether it is set up.
@@ -344,12 +322,21 @@ impl Shared {
         Ok(bar)
     }
 
+    /// Whether all of an access is inside the BAR.
+    fn check_inside(&self, region: u8, offset: u64, length: usize) -> Result<(), RegionError> {
+        let bar = self.bar_for(region, offset)?;
+        match within(&bar, offset, length) == length {
+            true => Ok(()),
+            false => Err(RegionError::PastTheEnd { region, offset, size: bar.size }),
+        }
+    }
+
     /// Locks the device if the BAR decodes.
     fn decoding(&self, bar: &BarLayout) -> Result<MutexGuard<'_, State>, RegionError> {
         let state = self.lock();
-        if !state.config.decodes(bar.kind) {
-            let bit = u8::from(bar.kind != BarKind::Io);
-            return Err(RegionError::NotDecoding { region: bar.index, bit });
+        // VFIO looks at the bit for memory only.
+        if bar.kind != BarKind::Io && !state.config.decodes(bar.kind) {
+            return Err(RegionError::NotDecoding { region: bar.index });
         }
         Ok(state)
     }
@@ -364,26 +351,32 @@ impl Shared {
                 self.changed.notify_all();
             }
         }
-        self.update_line(state);
+        self.update_interrupts(state);
     }
 
     fn step(&self, state: &mut State) -> bool {
         let worked = state.model.step(&self.link());
-        self.update_line(state);
+        self.update_interrupts(state);
         worked
     }
 
-    fn update_line(&self, state: &State) {
-        self.interrupts.set_line(state.model.interrupt_line());
+    /// Shows in configuration space what is on and what is wanted, and moves the interrupt line.
+    fn update_interrupts(&self, state: &mut State) {
+        state.config.show_messages(self.interrupts.on());
+        let wanted = state.model.interrupt_line();
+        let may_fire = state.config.show_interrupt(wanted);
+        self.interrupts.set_line(wanted && may_fire);
     }
 
     fn reset(&self, state: &mut State) {
         state.model.reset();
-        self.update_line(state);
+        self.update_interrupts(state);
     }
 
     /// What the thread of a device does.
     fn work(&self) {
+        // Dropped after the lock: if the model panics, nobody shall wait for its end.
+        let _stopped = Stopped(self);
         let mut state = self.lock();
         while !state.stop {
             if state.busy && self.step(&mut state) {
@@ -400,8 +393,19 @@ impl Shared {
     }
 }
 
+/// The end of a device's thread.
+struct Stopped<'a>(&'a Shared);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.lock().busy = false;
+        self.0.changed.notify_all();
+    }
+}
+
 impl Drop for PciDevice {
     fn drop(&mut self) {
+        self.shared.memory.values().for_each(|memory| memory.set_decodes(false));
         self.shared.lock().stop = true;
         self.shared.changed.notify_all();
         if let Some(worker) = self.worker.take() {
@@ -418,52 +422,5 @@ impl fmt::Debug for PciDevice {
             .field("function", &self.shared.function)
             .field("pace", &self.shared.pace)
             .finish_non_exhaustive()
-    }
-}
-
-/// Where an access to configuration space begins.
-fn check_config(config: &ConfigSpace, offset: u64, length: usize) -> Result<usize, RegionError> {
-    let size = config.bytes().len();
-    let from = usize::try_from(offset).ok();
-    from.filter(|from| size.checked_sub(*from).is_some_and(|left| length <= left))
-        .ok_or(RegionError::PastConfiguration { offset, length, size: size as u64 })
-}
-
-/// How much of an access of `length` bytes is inside the BAR.
-fn within(bar: &BarLayout, offset: u64, length: usize) -> usize {
-    usize::try_from(bar.size - offset).map_or(length, |left| left.min(length))
-}
-
-/// Cuts an access into naturally aligned ones of 8 bytes at most, each with its place in the bytes.
-fn registers(bar: u8, offset: u64, length: usize) -> impl Iterator<Item = (Register, usize)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        let at = offset + done as u64;
-        let fits = |size: &&u8| {
-            at.is_multiple_of(u64::from(**size)) && usize::from(**size) <= length - done
-        };
-        let size = *[8, 4, 2, 1].iter().find(fits)?;
-        let part = done;
-        done += usize::from(size);
-        Some((Register { bar, offset: at, size }, part))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accesses_are_cut_into_aligned_ones() {
-        let cut = |offset, length| {
-            let pieces = registers(0, offset, length);
-            pieces
-                .map(|(register, part)| (register.offset, register.size, part))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(cut(0, 8), [(0, 8, 0)]);
-        assert_eq!(cut(4, 8), [(4, 4, 0), (8, 4, 4)]);
-        assert_eq!(cut(1, 6), [(1, 1, 0), (2, 2, 1), (4, 2, 3), (6, 1, 5)]);
-        assert_eq!(cut(3, 0), []);
     }
 }

@@ -47,6 +47,7 @@ impl Model for Peer {
         Function {
             ids: IDS,
             class: CLASS,
+            revision: 0,
             bars: vec![BarLayout { index: MEMORY_BAR, kind, size: self.size, content }],
             interrupt_line: false,
             msi_vectors: 0,

@@ -3,7 +3,7 @@
 
 use vfio_type1::{Iova, IovaRange, Vfio};
 
-use crate::device::model::{BarLayout, Function};
+use crate::device::model::{BadFunction, BarLayout, Function};
 use crate::device::pci_device::{Pace, PciDevice};
 use crate::device::spec::{DeviceSpec, ModelSpec};
 use crate::host::{Host, HostDevice, HostGroup, HostGroupKind};
@@ -39,8 +39,21 @@ pub enum PlaceError {
         /// The bridge.
         device: String,
     },
+    /// No host bridge leads to the address.
+    #[error(
+        "no host bridge of {host} leads to {device}; its [[host-bridge]]s say which buses it has"
+    )]
+    NoBridge {
+        /// The host.
+        host: String,
+        /// The PCI address.
+        device: String,
+    },
     /// The BAR does not fit into any window.
-    #[error("there is no room for BAR {bar} of {device}, {size:#x} bytes")]
+    #[error(
+        "there is no room for BAR {bar} of {device}, {size:#x} bytes; \
+         state larger windows of its [[host-bridge]], or a smaller device"
+    )]
     NoRoom {
         /// The device.
         device: String,
@@ -66,17 +79,25 @@ pub enum PowerOnError {
         /// The device.
         device: String,
     },
+    /// The model is of something that is no PCI device.
+    #[error(transparent)]
+    BadFunction(#[from] BadFunction),
 }
 
 impl Host {
-    /// Places a device, bound to vfio-pci, and returns its PCI address. One that is there already
-    /// becomes this model, in its group; otherwise it gets a group of its own behind the IOMMU that
-    /// most groups are behind.
+    /// Places a device, bound to vfio-pci, and returns its PCI address.
+    ///
+    /// One that is there already becomes this model, in its group. A new one joins the group of the other
+    /// functions of its slot, or of the conventional bridge above it, as Linux groups them; otherwise it
+    /// gets a group of its own, behind the IOMMU that most groups of its segment are behind.
     pub fn add_device(&mut self, spec: &DeviceSpec) -> Result<String, PlaceError> {
         let name = match &spec.bdf {
             Some(bdf) => bdf.clone(),
             None => self.free_slot()?,
         };
+        if !self.bridges.is_empty() && !self.bridges.iter().any(|bridge| bridge.leads_to(&name)) {
+            return Err(PlaceError::NoBridge { host: self.name.clone(), device: name });
+        }
         let pci = self.function_of(&name, &spec.model)?;
         let device = HostDevice {
             name: name.clone(),
@@ -88,21 +109,28 @@ impl Host {
         };
         let known = self.groups.iter_mut().flat_map(|group| &mut group.devices);
         match known.into_iter().find(|known| known.name == name) {
-            // To PCI, to ISA, or to the CPU.
-            Some(known) if known.pci.class.is_some_and(|class| class >> 16 == 0x06) => {
+            Some(known) if known.pci.is_any_bridge() => {
                 return Err(PlaceError::Bridge { device: name });
             }
             // What firmware reserves for the slot stays.
             Some(known) => {
                 *known = HostDevice { regions: std::mem::take(&mut known.regions), ..device };
             }
-            None => self.groups.push(HostGroup {
-                number: self.free_number(),
-                kind: self.usual_kind()?,
-                devices: vec![device],
-            }),
+            None => self.insert(device)?,
         }
         Ok(name)
+    }
+
+    fn insert(&mut self, device: HostDevice) -> Result<(), PlaceError> {
+        if let Some(group) =
+            self.groups.iter_mut().find(|group| shares_isolation(group, &device.name))
+        {
+            group.devices.push(device);
+            return Ok(());
+        }
+        let kind = self.usual_kind(&device.name)?;
+        self.groups.push(HostGroup { number: self.free_number(), kind, devices: vec![device] });
+        Ok(())
     }
 
     /// Switches a device on that has a model.
@@ -112,7 +140,7 @@ impl Host {
         let model =
             device.model.ok_or_else(|| PowerOnError::NoModel { device: name.to_owned() })?;
         let bus = vfio.bus_master(name).ok_or_else(unknown)?;
-        Ok(PciDevice::new(bus, model.model(), &device.pci, pace))
+        Ok(PciDevice::new(bus, model.model(), &device.pci, pace)?)
     }
 
     /// Finds addresses for the BARs of models that have none.
@@ -132,15 +160,8 @@ impl Host {
 
     /// What configuration space says of a model at `name`, its BARs clear of all others.
     fn function_of(&self, name: &str, model: &ModelSpec) -> Result<PciFunction, PlaceError> {
-        let segment = |name: &str| pci_bus(name).map(|(segment, _)| segment);
-        let others = self
-            .devices()
-            .filter(|device| device.name != name && segment(&device.name) == segment(name));
-        let taken: Vec<IovaRange> = others
-            .flat_map(|device| device.pci.bars.values())
-            .filter(|bar| bar.kind != BarKind::Io)
-            .map(|bar| bar.range)
-            .collect();
+        let others = self.devices().filter(|device| device.name != name);
+        let taken: Vec<IovaRange> = others.flat_map(|device| device.pci.decoded_memory()).collect();
         let bridge = self.bridges.iter().find(|bridge| bridge.leads_to(name));
         let windows = bridge.map_or(&[][..], |bridge| &bridge.windows);
         let function = model.model().function();
@@ -153,21 +174,30 @@ impl Host {
 
     /// The first function on the lowest bus that nothing is on.
     fn free_slot(&self) -> Result<String, PlaceError> {
-        let (segment, first, last) = match self.bridges.first() {
-            Some(bridge) => (bridge.segment, bridge.buses.0, bridge.buses.1),
-            None => (0, 0, u8::MAX),
-        };
-        let taken = |bus: u8| {
+        let segments = self.devices().filter_map(|device| pci_bus(&device.name));
+        let first_segment = segments.map(|(segment, _)| segment).min().unwrap_or(0);
+        let mut buses: Vec<(u32, u8, u8)> = self
+            .bridges
+            .iter()
+            .map(|bridge| (bridge.segment, bridge.buses.0, bridge.buses.1))
+            .collect();
+        if buses.is_empty() {
+            buses.push((first_segment, 0, u8::MAX));
+        }
+        let taken = |segment: u32, bus: u8| {
             let on = |device: &HostDevice| pci_bus(&device.name) == Some((segment, bus));
             let behind = |device: &HostDevice| {
-                device.pci.buses.is_some_and(|(first, last)| (first..=last).contains(&bus))
+                device.pci.leads_to(&device.name, &format!("{segment:04x}:{bus:02x}:00.0"))
             };
             self.devices().any(|device| on(device) || behind(device))
         };
-        // The first bus is the one of the chipset.
-        let bus = (first.saturating_add(1)..=last).find(|bus| !taken(*bus));
-        let bus = bus.ok_or_else(|| PlaceError::NoSlot { host: self.name.clone() })?;
-        Ok(format!("{segment:04x}:{bus:02x}:00.0"))
+        // The first bus of a host bridge is the one of the chipset.
+        let mut free = buses.into_iter().flat_map(|(segment, first, last)| {
+            let buses = first.saturating_add(1)..=last;
+            buses.filter(move |bus| !taken(segment, *bus)).map(move |bus| (segment, bus))
+        });
+        let slot = free.next().map(|(segment, bus)| format!("{segment:04x}:{bus:02x}:00.0"));
+        slot.ok_or_else(|| PlaceError::NoSlot { host: self.name.clone() })
     }
 
     fn free_number(&self) -> u32 {
@@ -177,18 +207,37 @@ impl Host {
         next.or_else(|| (0..u32::MAX).find(free)).unwrap_or(u32::MAX)
     }
 
-    /// What most groups are behind.
-    fn usual_kind(&self) -> Result<HostGroupKind, PlaceError> {
-        let kinds = || self.groups.iter().map(|group| group.kind);
-        let count = |at: &usize| kinds().filter(|kind| *kind == HostGroupKind::Iommu(*at)).count();
-        // Of several with as many groups the first one.
-        let iommu = (0..self.iommus.len()).rev().max_by_key(count);
-        if let Some(at) = iommu {
+    /// What most groups of the segment of `name` are behind, or most groups of all.
+    fn usual_kind(&self, name: &str) -> Result<HostGroupKind, PlaceError> {
+        let segment = |name: &str| pci_bus(name).map(|(segment, _)| segment);
+        let near = |group: &&HostGroup| {
+            group.devices.iter().any(|device| segment(&device.name) == segment(name))
+        };
+        let count = |at: &usize| {
+            let behind = self.groups.iter().filter(|group| group.kind == HostGroupKind::Iommu(*at));
+            (behind.clone().filter(near).count(), behind.count())
+        };
+        // Of several with as many groups the last one: firmware states the one for all others so.
+        if let Some(at) = (0..self.iommus.len()).max_by_key(count) {
             return Ok(HostGroupKind::Iommu(at));
         }
-        let noiommu = kinds().find(|kind| *kind == HostGroupKind::NoIommu);
+        let mut kinds = self.groups.iter().map(|group| group.kind);
+        let noiommu = kinds.find(|kind| *kind == HostGroupKind::NoIommu);
         noiommu.ok_or_else(|| PlaceError::NoIommu { host: self.name.clone() })
     }
+}
+
+/// Whether a new device at `name` cannot be told from those of a group: another function of its slot is
+/// in it, or a bridge above it with other devices behind it.
+fn shares_isolation(group: &HostGroup, name: &str) -> bool {
+    let slot = |name: &str| name.rsplit_once('.').map(|(slot, _)| slot.to_owned());
+    let devices = || group.devices.iter();
+    let is_pci = group.kind != HostGroupKind::Emulated;
+    let above = |bridge: &HostDevice| {
+        let leads_to = |other: &str| bridge.pci.leads_to(&bridge.name, other);
+        leads_to(name) && devices().any(|other| leads_to(&other.name))
+    };
+    is_pci && devices().any(|device| slot(&device.name) == slot(name) || above(device))
 }
 
 /// What configuration space says of a function whose BARs are in `windows`, or in the usual ones if there
@@ -207,15 +256,17 @@ pub(crate) fn places(
         class: Some(function.class),
         ..PciFunction::default()
     };
+    let low = IovaRange::new(Iova(0), Iova(u64::from(u32::MAX)));
+    let high = IovaRange::new(Iova(1 << 32), Iova(u64::MAX));
     for bar in &function.bars {
         let wide = bar.kind.registers() == 2;
         // What can lie above 4G leaves the room below to what cannot.
-        let mut fitting: Vec<&IovaRange> = windows
-            .iter()
-            .filter(|window| wide || window.last().0 <= u64::from(u32::MAX))
-            .collect();
-        fitting.sort_by_key(|window| wide && window.last().0 <= u64::from(u32::MAX));
-        let range = fitting.into_iter().find_map(|window| first_fit(window, bar.size, &taken));
+        let halves = [high.filter(|_| wide), low];
+        let mut parts = halves
+            .into_iter()
+            .flatten()
+            .flat_map(|half| windows.iter().filter_map(move |window| window.intersection(&half)));
+        let range = parts.find_map(|window| first_fit(&window, bar.size, &taken));
         let range = range.ok_or(*bar)?;
         taken.push(range);
         placed.bars.insert(bar.index, Bar { range, kind: bar.kind });
@@ -225,7 +276,8 @@ pub(crate) fn places(
 
 /// The lowest range of a size, at a multiple of it, in a window and clear of what is taken.
 fn first_fit(window: &IovaRange, size: u64, taken: &[IovaRange]) -> Option<IovaRange> {
-    let mut from = window.first().0;
+    // A BAR at address 0 is none.
+    let mut from = window.first().0.max(1);
     loop {
         let first = from.checked_next_multiple_of(size)?;
         let range = IovaRange::from_size(Iova(first), size).ok()?;

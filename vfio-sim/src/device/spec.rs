@@ -42,7 +42,7 @@ pub enum ModelSpec {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// There is no such model.
-    #[error("there is no device model \"{name}\"; known are {}", MODELS.join(", "))]
+    #[error("there is no device model \"{name}\"; known are {}", names().join(", "))]
     UnknownModel {
         /// What was given.
         name: String,
@@ -84,7 +84,11 @@ pub enum SpecError {
 const ENGINE: &str = "dma-engine";
 const EDU: &str = "edu";
 const PEER: &str = "peer";
-const MODELS: [&str; 3] = [ENGINE, EDU, PEER];
+
+type ParseKeys = fn(&mut Keys<'_>) -> Result<ModelSpec, SpecError>;
+
+/// The models, and how their keys are read.
+const MODELS: [(&str, ParseKeys); 3] = [(ENGINE, engine), (EDU, edu), (PEER, peer)];
 
 impl ModelSpec {
     /// The model's name.
@@ -121,23 +125,20 @@ impl FromStr for DeviceSpec {
     fn from_str(text: &str) -> Result<Self, SpecError> {
         let mut words = text.split(',').map(str::trim);
         let name = words.next().unwrap_or_default();
-        let model = MODELS.into_iter().find(|model| *model == name);
-        let model = model.ok_or_else(|| SpecError::UnknownModel { name: name.to_owned() })?;
+        let known = MODELS.into_iter().find(|(model, _)| *model == name);
+        let (model, parse) =
+            known.ok_or_else(|| SpecError::UnknownModel { name: name.to_owned() })?;
         let mut keys = Keys { model, asked: vec!["bdf"], values: Vec::new() };
         words.try_for_each(|word| keys.add(word))?;
         let bdf = keys.take("bdf").map(bdf).transpose()?;
-        let model = match model {
-            ENGINE => ModelSpec::Engine(engine(&mut keys)?),
-            EDU => ModelSpec::Edu { address_bits: edu_bits(&mut keys)? },
-            _ => ModelSpec::Peer { size: peer_size(&mut keys)? },
-        };
+        let model = parse(&mut keys)?;
         keys.finish()?;
         Ok(Self { model, bdf })
     }
 }
 
 fn bdf(text: &str) -> Result<String, SpecError> {
-    let full = with_domain(text);
+    let full = with_domain(&text.to_lowercase());
     if is_pci_address(&full) {
         return Ok(full);
     }
@@ -145,32 +146,36 @@ fn bdf(text: &str) -> Result<String, SpecError> {
     Err(SpecError::Value { key: "bdf".to_owned(), value: text.to_owned(), problem })
 }
 
-fn engine(keys: &mut Keys<'_>) -> Result<Settings, SpecError> {
+fn names() -> Vec<&'static str> {
+    MODELS.map(|(name, _)| name).to_vec()
+}
+
+fn engine(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
     let good = Settings::default();
-    Ok(Settings {
+    Ok(ModelSpec::Engine(Settings {
         chunk: keys.number("chunk", 1, MAX_CHUNK)?.unwrap_or(good.chunk),
         overrun: keys.number("overrun", 0, u64::MAX)?.unwrap_or(good.overrun),
         stray: keys.number("stray", 0, u64::MAX)?,
         address_bits: keys.bits()?.unwrap_or(good.address_bits),
-    })
+    }))
 }
 
 /// A step's bytes are in memory at once.
 const MAX_CHUNK: u64 = 1 << 30;
 
-fn edu_bits(keys: &mut Keys<'_>) -> Result<u32, SpecError> {
+fn edu(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
     let good = Edu::default().function().address_bits;
-    Ok(keys.bits()?.unwrap_or(good))
+    Ok(ModelSpec::Edu { address_bits: keys.bits()?.unwrap_or(good) })
 }
 
-fn peer_size(keys: &mut Keys<'_>) -> Result<u64, SpecError> {
+fn peer(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
     let good = Peer::default().function().bars.iter().map(|bar| bar.size).max().unwrap_or(0);
     let size = keys.number("size", Peer::MIN_SIZE, Peer::MAX_SIZE)?.unwrap_or(good);
     if !size.is_power_of_two() {
         let problem = "the size of a BAR is a power of two".to_owned();
         return Err(SpecError::Value { key: "size".to_owned(), value: size.to_string(), problem });
     }
-    Ok(size)
+    Ok(ModelSpec::Peer { size })
 }
 
 /// Keys and values that are not read yet.
@@ -212,7 +217,7 @@ impl<'a> Keys<'a> {
         };
         let number = parse_number(value).map_err(|error: NumberError| wrong(error.to_string()))?;
         if !(least..=most).contains(&number) {
-            return Err(wrong(format!("must be between {least:#x} and {most:#x}")));
+            return Err(wrong(format!("must be between {least} and {most}")));
         }
         Ok(Some(number))
     }
@@ -312,7 +317,7 @@ mod tests {
             ("edu,bdf", "\"bdf\" is not KEY=VALUE"),
             ("edu,bdf=7", "bdf=7: is no PCI address such as 0000:07:00.0"),
             ("edu,size=4K", "edu has no \"size\"; it has bdf, address-bits"),
-            ("edu,address-bits=65", "address-bits=65: must be between 0x1 and 0x40"),
+            ("edu,address-bits=65", "address-bits=65: must be between 1 and 64"),
             ("peer,size=3G", "size=3221225472: the size of a BAR is a power of two"),
             ("peer,size=1x", "size=1x: \"1x\" is not a number"),
             ("peer,size=4K,size=8K", "\"size\" is given twice"),

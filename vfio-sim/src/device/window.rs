@@ -7,7 +7,9 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use vfio_type1::{Access, Fault, Memory, MemoryChanges, PinFault, PinnedRun, Vaddr, VaddrRange};
+use vfio_type1::{
+    Access, Errno, Fault, Memory, MemoryChanges, PageSize, PinFault, PinnedRun, Vaddr, VaddrRange,
+};
 
 use crate::device::bar::BarMemory;
 use crate::device::pci_device::PciDevice;
@@ -33,6 +35,12 @@ pub enum NotMemory {
         device: String,
         /// The index of its BAR.
         bar: u8,
+    },
+    /// The address is not a multiple of 4 KiB.
+    #[error("{vaddr} is no multiple of the page, 0x1000")]
+    Unaligned {
+        /// Where the BAR should go.
+        vaddr: Vaddr,
     },
     /// The BAR does not fit above the address, or another one is there.
     #[error("BAR {bar} of {device} does not fit at {vaddr}, or another BAR is there")]
@@ -62,6 +70,9 @@ impl<M: Memory> MappedBars<M> {
         let name = || device.name().to_owned();
         let memory = device.bar_memory(bar);
         let memory = memory.ok_or_else(|| NotMemory::Registers { device: name(), bar })?;
+        if !PageSize::P4K.is_aligned(vaddr.0) {
+            return Err(NotMemory::Unaligned { vaddr });
+        }
         let no_room = || NotMemory::NoRoom { device: name(), bar, vaddr };
         let range = VaddrRange::from_size(vaddr, memory.size()).map_err(|_| no_room())?;
         let mut windows = self.windows.write().unwrap_or_else(PoisonError::into_inner);
@@ -97,6 +108,14 @@ impl<M: Memory> MappedBars<M> {
 }
 
 impl<M> MappedBars<M> {
+    /// Unmaps the BAR at `vaddr`; false if none is there.
+    pub fn unmap(&self, vaddr: Vaddr) -> bool {
+        let mut windows = self.windows.write().unwrap_or_else(PoisonError::into_inner);
+        let before = windows.len();
+        windows.retain(|window| window.range.first() != vaddr);
+        windows.len() < before
+    }
+
     fn windows(&self) -> RwLockReadGuard<'_, Vec<Window>> {
         self.windows.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,8 +155,13 @@ impl<M: Memory> Memory for MappedBars<M> {
         let windows = self.windows();
         let (window, last) = find(&windows, pages.first());
         let last = last.min(pages.last());
-        if window.is_some() {
-            return Ok(PinnedRun { last, charged: false });
+        match window {
+            Some(window) if window.bar.decodes() => {
+                return Ok(PinnedRun { last, charged: false });
+            }
+            // A BAR that does not decode is not there for the CPU either.
+            Some(_) => return Err(PinFault { at: pages.first(), errno: Errno::EFAULT }),
+            None => {}
         }
         let pages = VaddrRange::new(pages.first(), last).unwrap_or(pages);
         self.memory.pin(pages, access)

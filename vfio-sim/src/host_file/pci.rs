@@ -62,6 +62,10 @@ fn modelled(
     if let Some(buses) = &device.buses {
         return Err(Problem::at(buses, "the model is no bridge; leave buses out"));
     }
+    let rom = device.bars.iter().find(|(name, _)| name.get_ref() == "rom");
+    if let Some((name, _)) = rom {
+        return Err(Problem::at(name, "the model has no ROM; leave it out"));
+    }
     let function = spec.model.model().function();
     if !device.bars.is_empty() {
         let checked = check_places(&function, &stated);

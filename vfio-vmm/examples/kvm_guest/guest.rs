@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The guest: a real-mode program that finds the device by PCI configuration space, lets it copy a line of
-//! text far away and back, waits for its interrupts, and prints what came back.
+//! The guest: a real-mode program that sets the device up by PCI configuration space, lets it copy a line
+//! of text far away and back, waits for its interrupts, and prints what came back.
 
 use std::arch::global_asm;
 

@@ -61,17 +61,24 @@ fn selects_device(config_address: u32) -> bool {
 }
 
 fn add_memory(vm: &VmFd, ram: &GuestMemoryMmap) -> Result<(), Box<dyn Error>> {
-    for (slot, region) in (0..).zip(ram.iter()) {
-        let GuestAddress(guest_phys_addr) = region.start_addr();
-        let region = kvm_userspace_memory_region {
-            slot,
-            guest_phys_addr,
-            memory_size: region.len(),
-            userspace_addr: region.as_ptr() as u64,
-            flags: 0,
-        };
-        // SAFETY: the region is memory of `ram`, which outlives the machine.
-        unsafe { vm.set_user_memory_region(region)? };
+    // KVM takes 2^31 - 1 pages at a time.
+    const LARGEST: usize = 4 << 40;
+    let mut slots = 0..;
+    for region in ram.iter() {
+        let GuestAddress(guest) = region.start_addr();
+        let (host, size) = (region.as_ptr() as u64, region.len());
+        for (offset, slot) in (0..size).step_by(LARGEST).zip(&mut slots) {
+            let part = kvm_userspace_memory_region {
+                slot,
+                guest_phys_addr: guest + offset,
+                memory_size: (size - offset).min(LARGEST as u64),
+                userspace_addr: host + offset,
+                flags: 0,
+            };
+            // SAFETY: the part is memory of `ram`, which outlives the machine.
+            unsafe { vm.set_user_memory_region(part) }
+                .map_err(|error| format!("KVM does not take RAM at {guest:#x}: {error}"))?;
+        }
     }
     Ok(())
 }

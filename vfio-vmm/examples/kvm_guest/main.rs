@@ -4,7 +4,8 @@
 //! It lays guest RAM out as PCs do, and if the host does not take that says why, and lays it out
 //! around what the host reserves. Then the guest lets the device copy to the end of RAM and back.
 //!
-//! `cargo run -p vfio-vmm --example kvm_guest -- [HOST [KERNEL [RAM]]]`, for example `amd 6.12 2T`.
+//! `cargo run -p vfio-vmm --features vm-memory --example kvm_guest -- [HOST [KERNEL [RAM]]]`, for example
+//! `amd 6.12 2T`.
 
 #[cfg(not(target_arch = "x86_64"))]
 fn main() {

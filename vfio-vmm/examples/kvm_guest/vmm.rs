@@ -11,7 +11,7 @@ use vfio_sim::device::{DeviceSpec, Pace, PciDevice};
 use vfio_sim::{hosts, number};
 use vfio_type1::*;
 use vfio_vmm::GuestRam;
-use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 use crate::{guest, machine};
 
@@ -61,7 +61,8 @@ fn lay_out(size: u64, valid: &[IovaRange]) -> Vec<IovaRange> {
     let mut parts = Vec::new();
     for (first, last) in PLACES {
         for range in valid {
-            let first = range.first().0.max(first).next_multiple_of(GRANULE);
+            let first = range.first().0.max(first).checked_next_multiple_of(GRANULE);
+            let Some(first) = first else { continue };
             let room = range.last().0.min(last).saturating_add(1).saturating_sub(first);
             let part = room.min(left) / GRANULE * GRANULE;
             if let Ok(part) = IovaRange::from_size(Iova(first), part) {
@@ -71,6 +72,29 @@ fn lay_out(size: u64, valid: &[IovaRange]) -> Vec<IovaRange> {
         }
     }
     parts
+}
+
+/// RAM for the parts of a guest, each at a process address that is a multiple of [`GRANULE`]. Pages that
+/// nobody touches take no memory, so a terabyte is no trouble.
+fn allocate(layout: &[IovaRange]) -> Result<GuestMemoryMmap, Box<dyn Error>> {
+    if layout.is_empty() {
+        return Err(format!("a guest has {GRANULE:#x} bytes of RAM or more").into());
+    }
+    let region = |part: &IovaRange| {
+        let (size, granule) = (usize::try_from(part.span() + 1)?, usize::try_from(GRANULE)?);
+        let no_room = |error| format!("no address space for RAM of {size:#x} bytes: {error}");
+        // It stays for as long as the program runs.
+        let room: MmapRegion = MmapRegion::new(size + granule).map_err(no_room)?;
+        let start = room.as_ptr().wrapping_add(room.as_ptr().align_offset(granule));
+        let (protection, flags) = (room.prot(), room.flags());
+        std::mem::forget(room);
+        // SAFETY: `start` and the bytes behind it lie in a mapping that is never unmapped.
+        let region = unsafe { MmapRegion::build_raw(start, size, protection, flags)? };
+        let region = GuestRegionMmap::new(region, GuestAddress(part.first().0));
+        Ok(region.ok_or("RAM runs past the end of the guest's addresses")?)
+    };
+    let regions = layout.iter().map(region).collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+    Ok(GuestMemoryMmap::from_regions(regions)?)
 }
 
 /// A guest's memory, and the container that its device is in. I/O virtual addresses are guest addresses.
@@ -85,19 +109,15 @@ struct Guest {
 
 impl Guest {
     fn new(vfio: &Vfio, device: &str, layout: Vec<IovaRange>) -> Result<Self, Box<dyn Error>> {
-        // Pages that nobody touches take no memory, so a terabyte is no trouble.
-        let region = |part: &IovaRange| {
-            Ok((GuestAddress(part.first().0), usize::try_from(part.span() + 1)?))
-        };
-        let regions = layout.iter().map(region).collect::<Result<Vec<_>, Box<dyn Error>>>()?;
-        let ram = GuestMemoryMmap::from_ranges(&regions)?;
+        let ram = allocate(&layout)?;
         let memory = GuestRam::new(ram.clone())?;
         let process = Process::new(Arc::clone(&memory) as Arc<_>);
         let container = vfio.open_container();
         let group = vfio.group_of(device).ok_or("the device has no group")?;
         let group = vfio.open_group(group, &process)?;
         group.set_container(&container, &process)?;
-        container.set_iommu(&process, extension::TYPE1V2)?;
+        let set = container.set_iommu(&process, extension::TYPE1V2);
+        set.map_err(|error| format!("{error}; choose a host with an IOMMU"))?;
         Ok(Self { layout, ram, memory, process, container, _group: group })
     }
 

@@ -5,7 +5,8 @@ use vfio_type1::Iova;
 
 use super::job::{Job, Status};
 use super::{REGISTERS_BAR, START, register};
-use crate::device::pci_device::{CONFIG_REGION, PciDevice, RegionError};
+use crate::device::pci_device::PciDevice;
+use crate::device::region::{CONFIG_REGION, RegionError};
 
 /// A driver for the engine in a test: it programs the registers through the device's doors.
 #[derive(Debug)]
@@ -25,6 +26,12 @@ pub enum JobError {
     /// There is no such operation, or a list was in a list.
     #[error("the engine does not know the operation")]
     BadJob,
+    /// Another job was at work, so this one was not started.
+    #[error("the engine is at work on another job; wait for its end")]
+    Busy,
+    /// The engine was reset meanwhile.
+    #[error("the engine was reset before the job ended")]
+    Reset,
 }
 
 impl<'a> Driver<'a> {
@@ -59,6 +66,9 @@ impl<'a> Driver<'a> {
 
     /// Does a job and waits for its end.
     pub fn run(&self, job: &Job) -> Result<Result<(), JobError>, RegionError> {
+        if self.status()? == Status::Busy {
+            return Ok(Err(JobError::Busy));
+        }
         self.start(job)?;
         self.device.settle();
         Ok(match self.status()? {
@@ -67,7 +77,9 @@ impl<'a> Driver<'a> {
                 Err(JobError::Fault { at })
             }
             Status::BadJob => Err(JobError::BadJob),
-            Status::Idle | Status::Busy | Status::Done => Ok(()),
+            Status::Done => Ok(()),
+            Status::Busy => Err(JobError::Busy),
+            Status::Idle => Err(JobError::Reset),
         })
     }
 }

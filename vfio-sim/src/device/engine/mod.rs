@@ -219,7 +219,10 @@ fn do_piece(
     let mut buffer = vec![value; usize::try_from(piece).unwrap_or(0)];
     match operation {
         Operation::Copy => {
-            link.read(source, &mut buffer)?;
+            // What is written too many was not read.
+            let left = usize::try_from(job.length.saturating_sub(done)).unwrap_or(usize::MAX);
+            let read = left.min(buffer.len());
+            link.read(source, &mut buffer[..read])?;
             link.write(destination, &buffer)?;
         }
         Operation::Fill => link.write(destination, &buffer)?,
@@ -246,6 +249,7 @@ impl Model for Engine {
         Function {
             ids: IDS,
             class: CLASS,
+            revision: 0,
             bars: vec![
                 bar(REGISTERS_BAR, BarContent::Registers),
                 bar(MSIX_BAR, BarContent::MsixTable),
