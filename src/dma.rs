@@ -102,7 +102,8 @@ pub struct BusMaster {
     shared: Arc<Shared>,
     group: Arc<Group>,
     device: String,
-    mask_bits: u32,
+    /// The highest address that it can state.
+    highest: Iova,
     enabled: AtomicBool,
     port: Arc<Port>,
 }
@@ -110,13 +111,20 @@ pub struct BusMaster {
 impl BusMaster {
     pub(crate) fn new(shared: Arc<Shared>, group: Arc<Group>, device: String) -> Self {
         let port = group.bus.add();
-        Self { shared, group, device, mask_bits: 64, enabled: AtomicBool::new(true), port }
+        Self {
+            shared,
+            group,
+            device,
+            highest: Iova(u64::MAX),
+            enabled: AtomicBool::new(true),
+            port,
+        }
     }
 
     /// The same device with fewer address lines: it cannot state addresses of more than `bits` bits.
     #[must_use]
     pub fn with_address_bits(mut self, bits: u32) -> Self {
-        self.mask_bits = bits.min(64);
+        self.highest = Iova(u64::MAX.checked_shr(64 - bits.min(64)).unwrap_or(0));
         self
     }
 
@@ -160,7 +168,7 @@ impl BusMaster {
 
     /// Whether an access of `length` bytes would go through. It is not logged if it would not.
     pub fn check(&self, iova: Iova, length: usize, access: DmaAccess) -> Result<(), DmaFault> {
-        self.walk(iova, length, access, |_, _, _, _| Ok(()))
+        self.walk(iova, length, access, |_, _, _, _| Ok(())).map_err(|fault| *fault)
     }
 
     /// The process addresses that an access would reach, in order: address and bytes of each piece.
@@ -196,11 +204,12 @@ impl BusMaster {
             }
             copy(translation, at, done, bytes)
         });
-        walk.inspect_err(|fault| {
-            self.shared.faults.add(fault.clone());
+        walk.map_err(|fault| {
+            self.shared.faults.add((*fault).clone());
             if watched {
-                self.report_refused(fault);
+                self.report_refused(&fault);
             }
+            *fault
         })
     }
 
@@ -240,7 +249,7 @@ impl BusMaster {
         length: usize,
         access: DmaAccess,
         mut copy: impl FnMut(&Translation, Vaddr, usize, usize) -> Result<(), Fault>,
-    ) -> Result<(), DmaFault> {
+    ) -> Result<(), Box<DmaFault>> {
         let whole = match IovaRange::from_size(iova, length as u64) {
             Ok(range) => range,
             Err(RangeError::Empty) => return Ok(()),
@@ -283,21 +292,21 @@ impl BusMaster {
         }
     }
 
-    fn fault(&self, iova: Iova, access: DmaAccess, cause: FaultCause) -> DmaFault {
-        DmaFault { device: self.device.clone(), iova, access, cause }
+    /// Boxed, so that accesses without one do not carry its size around.
+    #[cold]
+    fn fault(&self, iova: Iova, access: DmaAccess, cause: FaultCause) -> Box<DmaFault> {
+        Box::new(DmaFault { device: self.device.clone(), iova, access, cause })
     }
 
     /// The device cannot even state an address above its mask.
-    fn check_mask(&self, range: &IovaRange, access: DmaAccess) -> Result<(), DmaFault> {
-        let bits = self.mask_bits;
-        let limit = u64::MAX.checked_shr(64 - bits).unwrap_or(0);
-        match range.last().0 > limit {
-            true => {
-                let first_bad = Iova(limit.saturating_add(1).max(range.first().0));
-                Err(self.fault(first_bad, access, FaultCause::BeyondMask { bits }))
-            }
-            false => Ok(()),
+    fn check_mask(&self, range: &IovaRange, access: DmaAccess) -> Result<(), Box<DmaFault>> {
+        if range.last() <= self.highest {
+            return Ok(());
         }
+        let Iova(highest) = self.highest;
+        let first_bad = Iova(highest.saturating_add(1).max(range.first().0));
+        let bits = u64::BITS - highest.leading_zeros();
+        Err(self.fault(first_bad, access, FaultCause::BeyondMask { bits }))
     }
 
     /// Asks the container, as an IOTLB miss walks the page tables.
