@@ -16,5 +16,5 @@ if [ ! -d "$sysroot/lib/rustlib/src" ]; then
 fi
 target=$(rustc +nightly --version --verbose | sed -n 's/^host: //p')
 export RUSTFLAGS="-Zsanitizer=thread"
-exec cargo +nightly test -Zbuild-std --target "$target" --target-dir target/tsan \
+exec cargo +nightly test -p vfio-type1 -Zbuild-std --target "$target" --target-dir target/tsan \
     --test no_access_outlives_unmap
