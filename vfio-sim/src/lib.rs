@@ -26,6 +26,7 @@ mod machine;
 pub mod matrix;
 mod names;
 pub mod number;
+pub mod oracle;
 pub mod pci;
 mod picture;
 pub mod platform;

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Generated hosts: IOMMUs, groups behind them, emulated groups and groups without an IOMMU, and
+//! regions that touch, overlap, have no length or end at the top of the space.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use vfio_type1::{
+    Binding, DeviceDescription, Errno, FixedIommu, GroupDescription, GroupKind, Iommu, IommuDriver,
+    Iova, IovaRange, Kernel, PageSizes, RegionKind, ReservedRegion,
+};
+
+/// A host and the kernel that runs on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Scene {
+    pub(crate) kernel: Kernel,
+    pub(crate) iommus: Vec<TestIommu>,
+    pub(crate) groups: Vec<GroupPlan>,
+}
+
+/// What stands between a generated group and memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// One of the scene's IOMMUs, modulo their number.
+    Iommu(usize),
+    Emulated,
+    NoIommu,
+}
+
+/// A group: its kind, and its devices' bindings and regions.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupPlan {
+    pub(crate) kind: Kind,
+    pub(crate) devices: Vec<(Binding, Vec<ReservedRegion>)>,
+}
+
+/// A plain IOMMU that may fail to make domains.
+#[derive(Clone, Debug)]
+pub(crate) struct TestIommu {
+    pub(crate) plain: FixedIommu,
+    pub(crate) makes_no_domain: bool,
+}
+
+impl Iommu for TestIommu {
+    fn driver(&self) -> IommuDriver {
+        self.plain.driver
+    }
+
+    fn aperture(&self) -> IovaRange {
+        self.plain.aperture
+    }
+
+    fn page_sizes(&self) -> PageSizes {
+        self.plain.page_sizes
+    }
+
+    fn enforces_coherency(&self) -> bool {
+        self.plain.coherent
+    }
+
+    fn isolates_msi(&self) -> bool {
+        self.plain.isolated_msi
+    }
+
+    fn can_make_domain(&self) -> Result<(), Errno> {
+        if self.makes_no_domain { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+}
+
+impl Scene {
+    /// The groups as the driver takes them, numbered from 1.
+    pub(crate) fn describe(&self) -> Vec<GroupDescription> {
+        let iommus: Vec<Arc<dyn Iommu>> =
+            self.iommus.iter().map(|iommu| Arc::new(iommu.clone()) as Arc<dyn Iommu>).collect();
+        (1..)
+            .zip(&self.groups)
+            .map(|(number, group)| {
+                let kind = match group.kind {
+                    Kind::Iommu(at) => GroupKind::Iommu(Arc::clone(&iommus[at % iommus.len()])),
+                    Kind::Emulated => GroupKind::Emulated,
+                    Kind::NoIommu => GroupKind::NoIommu,
+                };
+                let devices = (0..).zip(&group.devices).map(|(at, (binding, regions))| {
+                    let name = device_name(number, at);
+                    DeviceDescription { name, binding: binding.clone(), regions: regions.clone() }
+                });
+                GroupDescription { number, kind, devices: devices.collect() }
+            })
+            .collect()
+    }
+}
+
+pub(crate) fn device_name(group: u32, device: u32) -> String {
+    format!("0000:00:{group:02x}.{device}")
+}
+
+pub(crate) fn scene() -> impl Strategy<Value = Scene> {
+    let kernel = prop::sample::select(Kernel::ALL.to_vec());
+    let iommus = prop::collection::vec(iommu(), 1..=2);
+    let groups = prop::collection::vec(group(), 1..=4);
+    (kernel, iommus, groups).prop_map(|(kernel, iommus, groups)| Scene { kernel, iommus, groups })
+}
+
+fn iommu() -> impl Strategy<Value = TestIommu> {
+    let driver = prop::sample::select(vec![
+        IommuDriver::IntelVtd,
+        IommuDriver::AmdVi,
+        IommuDriver::SmmuV3,
+        IommuDriver::SmmuV2,
+        IommuDriver::Virtio,
+        IommuDriver::Other("test"),
+    ]);
+    let page_sizes = prop_oneof![
+        6 => Just(0x4020_1000),
+        2 => Just(0xffff_ffff_ffff_f000),
+        1 => Just(0x0020_1000),
+        1 => Just(0x0020_0000),
+        1 => Just(0x4000),
+        1 => Just(0x0001_0000),
+        1 => Just(0x0020_0200),
+    ];
+    (driver, aperture(), page_sizes, any::<bool>(), rarely(), rarely()).prop_map(
+        |(driver, aperture, page_sizes, coherent, open_msi, makes_no_domain)| TestIommu {
+            plain: FixedIommu {
+                driver,
+                aperture,
+                page_sizes: PageSizes(page_sizes),
+                coherent,
+                isolated_msi: !open_msi,
+            },
+            makes_no_domain,
+        },
+    )
+}
+
+/// True once in sixteen times; shrinks to false.
+fn rarely() -> impl Strategy<Value = bool> {
+    prop_oneof![15 => Just(false), 1 => Just(true)]
+}
+
+fn aperture() -> impl Strategy<Value = IovaRange> {
+    let bounds = prop_oneof![
+        3 => Just((0, (1 << 39) - 1)),
+        3 => Just((0, u64::MAX)),
+        2 => Just((0, 0x0f_ffff)),
+        1 => Just((0x8000, 0x0f_ffff)),
+        1 => Just((0x1234, 0xf_f0f0)),
+        1 => Just((1 << 32, u64::MAX)),
+        1 => Just((0, 0)),
+        1 => (address(), address()),
+    ];
+    bounds.prop_map(|(one, other): (u64, u64)| {
+        IovaRange::new(Iova(one.min(other)), Iova(one.max(other))).unwrap()
+    })
+}
+
+fn group() -> impl Strategy<Value = GroupPlan> {
+    let kind = prop_oneof![
+        8 => (0..2_usize).prop_map(Kind::Iommu),
+        3 => Just(Kind::Emulated),
+        1 => Just(Kind::NoIommu),
+    ];
+    let binding = prop_oneof![
+        20 => Just(Binding::Vfio),
+        1 => Just(Binding::Unbound),
+        1 => Just(Binding::NoDma),
+        1 => Just(Binding::Kernel("nvme".to_owned())),
+    ];
+    let device = (binding, prop::collection::vec(region(), 0..=3));
+    (kind, prop::collection::vec(device, 1..=2))
+        .prop_map(|(kind, devices)| GroupPlan { kind, devices })
+}
+
+fn region() -> impl Strategy<Value = ReservedRegion> {
+    let kind = prop_oneof![
+        4 => Just(RegionKind::Msi),
+        4 => Just(RegionKind::Reserved),
+        3 => Just(RegionKind::DirectRelaxable),
+        2 => Just(RegionKind::SoftwareMsi),
+        1 => Just(RegionKind::Direct),
+    ];
+    let length = prop_oneof![
+        3 => Just(0x1000),
+        3 => 0..0x3000_u64,
+        2 => Just(0x10_0000),
+        1 => Just(0),
+        1 => Just(1),
+    ];
+    prop_oneof![
+        8 => (address(), length, kind.clone())
+            .prop_map(|(first, length, kind)| ReservedRegion::from_length(first, length, kind)),
+        1 => (address(), kind.clone())
+            .prop_map(|(first, kind)| ReservedRegion::new(first, u64::MAX, kind)),
+        1 => (address(), address(), kind)
+            .prop_map(|(first, last, kind)| ReservedRegion::new(first, last, kind)),
+    ]
+}
+
+/// Addresses that lie close together, so that ranges made of them meet.
+fn address() -> impl Strategy<Value = u64> {
+    let base = prop_oneof![
+        4 => (0..16_u64).prop_map(|page| page << 12),
+        2 => Just(0xfee0_0000),
+        2 => Just(1 << 39),
+        2 => Just(0x10_0000),
+        2 => (1..4_u64).prop_map(|page| 0_u64.wrapping_sub(page << 12)),
+    ];
+    (base, prop_oneof![4 => Just(0), 1 => -2..=2_i64])
+        .prop_map(|(base, offset)| base.wrapping_add_signed(offset))
+}
