@@ -72,7 +72,7 @@ impl Type1 {
     fn refreshed(&self, host: &Host, copy: &[Span]) -> Option<Vec<Span>> {
         let mut merged = Vec::new();
         for group in self.domains.iter().flat_map(|domain| &domain.groups) {
-            for region in &host.groups[*group].regions {
+            for region in &host.groups[*group].stated {
                 regions::insert(&mut merged, *region, host.release);
             }
         }

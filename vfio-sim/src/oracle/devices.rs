@@ -183,36 +183,31 @@ impl Type1 {
         if self.invalid() > 0 {
             return refuse_with("VaddrsInvalid", Errno::EBUSY, [self.invalid()]);
         }
-        let page_addresses = (0..pages).map(|page| iova + page * 4096);
-        let mut done = Vec::new();
-        let mut new = Vec::new();
-        for here in page_addresses {
-            match self.pin_page(processes, here, access) {
-                Ok(first_time) => {
-                    done.push(here);
-                    new.extend(first_time.then_some(here));
-                }
-                Err(refusal) => {
-                    for here in done {
-                        if let Some(at) = self.mapping_at(here) {
-                            self.unpin_page(processes, at, here);
-                        }
-                    }
-                    return Err(refusal);
-                }
-            }
-        }
         let page = self.page_or_cpu();
-        for here in new {
-            if let Some(at) = self.mapping_at(here) {
-                self.mappings[at].mark_dirty(here, here, page);
+        let mut done = Vec::new();
+        for here in (0..pages).map(|number| iova + number * 4096) {
+            if let Err(refusal) = self.pin_page(processes, here, access, page) {
+                // What was pinned by this call is released. It stays dirty.
+                for here in done {
+                    if let Some(at) = self.mapping_at(here) {
+                        self.unpin_page(processes, at, here);
+                    }
+                }
+                return Err(refusal);
             }
+            done.push(here);
         }
         Ok(())
     }
 
-    /// Pins one page; says whether it was not pinned before.
-    fn pin_page(&mut self, processes: &mut [Process], here: u64, access: Access) -> Answer<bool> {
+    /// Pins one page, and sets its dirty bit if it was not pinned before.
+    fn pin_page(
+        &mut self,
+        processes: &mut [Process],
+        here: u64,
+        access: Access,
+        page: u64,
+    ) -> Answer<()> {
         let Some(at) = self.mapping_at(here) else {
             return refuse_with("NotMapped", Errno::EINVAL, [here]);
         };
@@ -225,14 +220,15 @@ impl Type1 {
         }
         if let Some(count) = mapping.pins.get_mut(&here) {
             *count += 1;
-            return Ok(false);
+            return Ok(());
         }
         let owner = &processes[mapping.owner];
         if owner.exited {
             return refuse_with("Pin/NoProcess", Errno::ENODEV, [here]);
         }
         let vaddr = mapping.vaddr + (here - mapping.iova.first);
-        if owner.memory.area(vaddr, access.writes()).is_none() {
+        // 5.2: pinned as the mapping's flags say, not as the device asks.
+        if owner.memory.area(vaddr, mapping.access.writes()).is_none() {
             return refuse_with("Pin/Fault", Errno::EFAULT, [here]);
         }
         if without_iommu {
@@ -244,7 +240,8 @@ impl Type1 {
             mapping.charge(processes, charged);
         }
         mapping.pins.insert(here, 1);
-        Ok(true)
+        mapping.mark_dirty(here, here, page);
+        Ok(())
     }
 
     /// Drops one reference to a page.

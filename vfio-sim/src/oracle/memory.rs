@@ -5,12 +5,18 @@ use std::collections::BTreeMap;
 
 use super::span::Span;
 
+const PAGE: u64 = 0x1000;
+
+fn in_page(address: u64) -> usize {
+    usize::try_from(address % PAGE).unwrap_or(0)
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// Each with whether it can be written.
     areas: Vec<(Span, bool)>,
-    /// What is not here is zero.
-    bytes: BTreeMap<u64, u8>,
+    /// Pages of 4 KiB by their number; what is not here is zero.
+    pages: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Memory {
@@ -20,7 +26,7 @@ impl Memory {
 
     pub(super) fn poke(&mut self, to: u64, bytes: &[u8]) {
         for (address, byte) in (to..).zip(bytes) {
-            self.bytes.insert(address, *byte);
+            self.set(address, *byte);
         }
     }
 
@@ -29,7 +35,15 @@ impl Memory {
     }
 
     fn byte(&self, address: u64) -> u8 {
-        self.bytes.get(&address).copied().unwrap_or(0)
+        let page = self.pages.get(&(address / PAGE));
+        page.and_then(|page| page.get(in_page(address))).copied().unwrap_or(0)
+    }
+
+    fn set(&mut self, address: u64, byte: u8) {
+        let page = self.pages.entry(address / PAGE).or_insert_with(|| vec![0; in_page(PAGE - 1) + 1]);
+        if let Some(place) = page.get_mut(in_page(address)) {
+            *place = byte;
+        }
     }
 
     /// The area that holds `address`, if it permits the access.
@@ -54,7 +68,7 @@ impl Memory {
         for (offset, byte) in (0..).zip(bytes) {
             let address = to.checked_add(offset).ok_or(u64::MAX)?;
             self.area(address, true).ok_or(address)?;
-            self.bytes.insert(address, *byte);
+            self.set(address, *byte);
         }
         Ok(())
     }

@@ -70,7 +70,9 @@ pub(crate) struct Host {
 struct Group {
     kind: GroupKind,
     devices: Vec<(String, Binding)>,
-    /// 4.1, merged.
+    /// What its devices' IOMMU driver lists, device by device.
+    stated: Vec<ReservedRegion>,
+    /// 4.1: the same, merged.
     regions: Vec<ReservedRegion>,
     /// A device of it has a region of type direct, whatever else the kernel calls direct.
     direct: bool,

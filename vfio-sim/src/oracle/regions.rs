@@ -10,24 +10,28 @@ use super::release::Release;
 
 /// 4.1: a group as this kernel sees it.
 pub(super) fn group(group: &GroupDescription, release: Release) -> Group {
-    let stated = || group.devices.iter().flat_map(|device| device.regions.iter().copied());
-    let mut regions = Vec::new();
-    if matches!(group.kind, GroupKind::Iommu(_)) {
-        for mut region in stated() {
+    let mut stated = Vec::new();
+    let mut devices = Vec::new();
+    let mut direct = false;
+    for device in &group.devices {
+        devices.push((device.name.clone(), device.binding.clone()));
+        for mut region in device.regions.iter().copied() {
+            direct |= region.kind == RegionKind::Direct;
             // 4.3: relaxable regions exist from 5.3; before, they are direct ones.
             if !release.from(5, 3) && region.kind == RegionKind::DirectRelaxable {
                 region.kind = RegionKind::Direct;
             }
-            insert(&mut regions, region, release);
+            stated.push(region);
         }
     }
-    let names = |device: &vfio_type1::DeviceDescription| (device.name.clone(), device.binding.clone());
-    Group {
-        kind: group.kind.clone(),
-        devices: group.devices.iter().map(names).collect(),
-        regions,
-        direct: stated().any(|region| region.kind == RegionKind::Direct),
+    if !matches!(group.kind, GroupKind::Iommu(_)) {
+        stated.clear();
     }
+    let mut regions = Vec::new();
+    for region in &stated {
+        insert(&mut regions, *region, release);
+    }
+    Group { kind: group.kind.clone(), devices, stated, regions, direct }
 }
 
 /// 4.2.

@@ -146,8 +146,7 @@ fn aperture() -> impl Strategy<Value = IovaRange> {
         1 => Just((0x8000, 0x0f_ffff)),
         1 => Just((0x1234, 0xf_f0f0)),
         1 => Just((1 << 32, u64::MAX)),
-        1 => Just((0, 0)),
-        1 => (address(), address()),
+        1 => prop_oneof![Just((0, 0)), (address(), address())],
     ];
     bounds.prop_map(|(one, other): (u64, u64)| {
         IovaRange::new(Iova(one.min(other)), Iova(one.max(other))).unwrap()
@@ -156,12 +155,12 @@ fn aperture() -> impl Strategy<Value = IovaRange> {
 
 fn group() -> impl Strategy<Value = GroupPlan> {
     let kind = prop_oneof![
-        8 => (0..2_usize).prop_map(Kind::Iommu),
-        3 => Just(Kind::Emulated),
+        12 => (0..2_usize).prop_map(Kind::Iommu),
+        6 => Just(Kind::Emulated),
         1 => Just(Kind::NoIommu),
     ];
     let binding = prop_oneof![
-        20 => Just(Binding::Vfio),
+        40 => Just(Binding::Vfio),
         1 => Just(Binding::Unbound),
         1 => Just(Binding::NoDma),
         1 => Just(Binding::Kernel("nvme".to_owned())),
@@ -173,10 +172,10 @@ fn group() -> impl Strategy<Value = GroupPlan> {
 
 fn region() -> impl Strategy<Value = ReservedRegion> {
     let kind = prop_oneof![
-        4 => Just(RegionKind::Msi),
-        4 => Just(RegionKind::Reserved),
-        3 => Just(RegionKind::DirectRelaxable),
-        2 => Just(RegionKind::SoftwareMsi),
+        8 => Just(RegionKind::Msi),
+        8 => Just(RegionKind::Reserved),
+        6 => Just(RegionKind::DirectRelaxable),
+        4 => Just(RegionKind::SoftwareMsi),
         1 => Just(RegionKind::Direct),
     ];
     let length = prop_oneof![
@@ -187,7 +186,7 @@ fn region() -> impl Strategy<Value = ReservedRegion> {
         1 => Just(1),
     ];
     prop_oneof![
-        8 => (address(), length, kind.clone())
+        16 => (address(), length, kind.clone())
             .prop_map(|(first, length, kind)| ReservedRegion::from_length(first, length, kind)),
         1 => (address(), kind.clone())
             .prop_map(|(first, kind)| ReservedRegion::new(first, u64::MAX, kind)),

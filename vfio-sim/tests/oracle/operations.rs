@@ -29,7 +29,9 @@ pub(crate) enum Operation {
     DirtyFlags { slot: usize, flags: u32, door: Door },
     GetInfo { slot: usize, argsz: u32, door: Door },
     Command { slot: usize, command: u32, arg: u64 },
-    OpenDevice { group: usize, caller: usize, device: u32 },
+    /// Opens a group, puts it into the container, sets the driver: each if it is not done yet.
+    Assign { group: usize, slot: usize, kind: u64 },
+    OpenDevice { group: usize, caller: usize, device: u32, told: Option<OnUnmap> },
     OnUnmap { device: usize, does: OnUnmap },
     CloseDevice { device: usize },
     Pin { device: usize, place: Place, pages: u64, access: Access },
@@ -66,6 +68,8 @@ pub(crate) enum Door {
 /// An address: a boundary, and how far from it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
+    /// The boundary is where a valid range begins, or a mapping ends.
+    pub(crate) free: bool,
     pub(crate) boundary: usize,
     pub(crate) pages: i64,
     pub(crate) bytes: i64,
@@ -133,23 +137,33 @@ pub(crate) fn operations() -> impl Strategy<Value = Vec<Operation>> {
     })
 }
 
-/// What every program does first, for some of the groups, so that most runs get to mapping.
+/// What every program does first, so that most runs get to mapping. Groups join before the driver
+/// is set, or after.
 fn start() -> impl Strategy<Value = Vec<Operation>> {
-    let kind = prop_oneof![5 => Just(3), 2 => Just(1), 1 => Just(6), 1 => Just(8)];
-    (0..=3_usize, kind).prop_map(|(groups, kind)| {
-        let mut all = vec![
-            Operation::UnsafeInterrupts { allow: kind == 3 },
-            Operation::NoIommuMode { enable: true },
-            Operation::OpenContainer { slot: 0 },
-        ];
-        for group in 0..groups {
-            all.push(Operation::OpenGroup { group, caller: 0 });
-            let (target, door) = (Aim::Slot(0), Door::Typed);
-            all.push(Operation::SetContainer { group, caller: 0, target, door });
-        }
-        all.push(Operation::SetIommu { slot: 0, caller: 0, kind, door: Door::Typed });
-        all
-    })
+    let kind = prop_oneof![12 => Just(3), 3 => Just(1), 1 => Just(6)];
+    let rawio = prop_oneof![8 => Just(true), 1 => Just(false)];
+    (0..=2_usize, 0..=2_usize, kind, rawio, any::<bool>()).prop_map(
+        |(before, after, kind, unsafe_interrupts, open)| {
+            let mut all = vec![
+                Operation::UnsafeInterrupts { allow: unsafe_interrupts },
+                Operation::NoIommuMode { enable: true },
+                Operation::OpenContainer { slot: 0 },
+            ];
+            for group in 0..before {
+                all.push(Operation::OpenGroup { group, caller: 0 });
+                let (target, door) = (Aim::Slot(0), Door::Typed);
+                all.push(Operation::SetContainer { group, caller: 0, target, door });
+            }
+            for group in before..=before + after {
+                all.push(Operation::Assign { group, slot: 0, kind });
+            }
+            for group in 0..if open { 4 } else { 0 } {
+                let told = Some(OnUnmap::LetsGo);
+                all.push(Operation::OpenDevice { group, caller: 0, device: 0, told });
+            }
+            all
+        },
+    )
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -172,8 +186,10 @@ fn files() -> impl Strategy<Value = Operation> {
         1 => Just(Aim::Negative),
     ];
     prop_oneof![
-        2 => slot().prop_map(|slot| Operation::OpenContainer { slot }),
-        1 => slot().prop_map(|slot| Operation::CloseContainer { slot }),
+        1 => any_slot().prop_map(|slot| Operation::OpenContainer { slot }),
+        1 => any_slot().prop_map(|slot| Operation::CloseContainer { slot }),
+        20 => (group(), slot(), prop_oneof![4 => Just(3), 1 => Just(1)])
+            .prop_map(|(group, slot, kind)| Operation::Assign { group, slot, kind }),
         4 => (group(), caller()).prop_map(|(group, caller)| Operation::OpenGroup { group, caller }),
         2 => group().prop_map(|group| Operation::CloseGroup { group }),
         8 => (group(), caller(), target, door()).prop_map(|(group, caller, target, door)| {
@@ -215,7 +231,7 @@ fn unmap() -> impl Strategy<Value = Operation> {
             // ALL takes no range.
             let all = flags & 2 != 0 && place.pages == 0;
             let extent = if all { Extent::Bytes(0) } else { extent };
-            let place = if all { Place { boundary: 0, pages: 0, bytes: 0 } } else { place };
+            let place = if all { Place { free: false, boundary: 0, pages: 0, bytes: 0 } } else { place };
             Operation::Unmap { slot, caller, place, extent, flags, bitmap, door }
         },
     )
@@ -245,8 +261,8 @@ fn devices() -> impl Strategy<Value = Operation> {
     let pages = || prop_oneof![8 => 1..5_u64, 1 => 0..600_u64];
     let length = || prop_oneof![4 => 1..64_u64, 1 => 0..0x3000_u64];
     prop_oneof![
-        5 => (group(), caller(), 0..3_u32)
-            .prop_map(|(group, caller, device)| Operation::OpenDevice { group, caller, device }),
+        5 => (group(), caller(), prop_oneof![6 => Just(0), 1 => 0..3_u32], prop::option::of(does.clone()))
+            .prop_map(|(group, caller, device, told)| Operation::OpenDevice { group, caller, device, told }),
         3 => (0..4_usize, does).prop_map(|(device, does)| Operation::OnUnmap { device, does }),
         2 => (0..4_usize).prop_map(|device| Operation::CloseDevice { device }),
         6 => (0..4_usize, place(), pages(), access).prop_map(|(device, place, pages, access)| {
@@ -276,7 +292,11 @@ fn settings() -> impl Strategy<Value = Operation> {
 }
 
 fn slot() -> impl Strategy<Value = usize> {
-    prop_oneof![8 => Just(0), 1 => 0..SLOTS]
+    prop_oneof![24 => Just(0), 1 => 0..SLOTS]
+}
+
+fn any_slot() -> impl Strategy<Value = usize> {
+    (0..SLOTS).prop_map(|slot| SLOTS - 1 - slot)
 }
 
 fn group() -> impl Strategy<Value = usize> {
@@ -290,7 +310,8 @@ fn caller() -> impl Strategy<Value = usize> {
 fn place() -> impl Strategy<Value = Place> {
     let pages = prop_oneof![4 => Just(0), 3 => -3..=3_i64, 1 => -70..=70_i64];
     let bytes = prop_oneof![12 => Just(0), 1 => -0x1000..=0x1000_i64];
-    (0..40_usize, pages, bytes).prop_map(|(boundary, pages, bytes)| Place { boundary, pages, bytes })
+    (any::<bool>(), 0..40_usize, pages, bytes)
+        .prop_map(|(free, boundary, pages, bytes)| Place { free, boundary, pages, bytes })
 }
 
 fn extent() -> impl Strategy<Value = Extent> {

@@ -31,6 +31,8 @@ const ARGUMENT: u64 = 0x3000_0000_0000;
 const READ_ONLY: u64 = 0x3100_0000_0000;
 const BITMAP: u64 = 0x3200_0000_0000;
 const PAGE: u64 = 0x1000;
+/// How far a mapping goes to the next boundary: the oracle keeps a `bool` for each page.
+const MAPPED_PAGES: u64 = 600;
 /// The bytes at the end of such a page that are compared.
 const WATCHED: u64 = 0x200;
 
@@ -171,6 +173,11 @@ impl Pair {
             }
             Operation::Map { slot, caller, place, extent, to, flags, door } => {
                 let (iova, size) = self.range(slot, place, extent);
+                let size = if matches!(extent, Extent::ToBoundary(_) | Extent::Mappings(..)) {
+                    size.min(MAPPED_PAGES * self.page(slot))
+                } else {
+                    size
+                };
                 let vaddr = self.vaddr(slot, to);
                 let request = MapDma { iova: Iova(iova), vaddr: Vaddr(vaddr), size, flags };
                 return self.map(slot, caller, &request, door);
@@ -205,8 +212,12 @@ impl Pair {
                 let oracle = self.oracle.ioctl(*number, 0, command, arg);
                 return agree("ioctl", emulator, oracle);
             }
-            Operation::OpenDevice { group, caller, device } => {
-                return self.open_device(group, caller, device);
+            Operation::Assign { group, slot, kind } => return self.assign(group, slot, kind),
+            Operation::OpenDevice { group, caller, device, told } => {
+                self.open_device(group, caller, device)?;
+                if let (Some(does), Some(last)) = (told, self.devices.len().checked_sub(1)) {
+                    self.on_unmap(last, does);
+                }
             }
             Operation::OnUnmap { device, does } => self.on_unmap(device, does),
             Operation::CloseDevice { device } => {
@@ -231,6 +242,8 @@ impl Pair {
             }
             Operation::DmaRead { device, place, length } => {
                 let Some((at, iova)) = self.on_device(device, place) else { return Ok(()) };
+                // What lies behind the top of the space is not in the document.
+                let length = length.min(u64::MAX - iova);
                 let mut bytes = vec![0; usize::try_from(length).unwrap()];
                 let opened = &self.devices[at];
                 let emulator = opened.device.dma_read(Iova(iova), &mut bytes).map(|()| bytes);
@@ -239,6 +252,7 @@ impl Pair {
             }
             Operation::DmaWrite { device, place, length } => {
                 let Some((at, iova)) = self.on_device(device, place) else { return Ok(()) };
+                let length = length.min(u64::MAX - iova);
                 let bytes: Vec<u8> = (0..length).map(|byte| byte as u8 ^ 0x5a).collect();
                 let opened = &self.devices[at];
                 let emulator = opened.device.dma_write(Iova(iova), &bytes);
@@ -319,6 +333,22 @@ impl Pair {
         let emulator = file.ioctl(&process, command::GROUP_SET_CONTAINER, arg, |_| theirs);
         let oracle = self.oracle.set_container_ioctl(group, caller, arg, |_| ours);
         agree("SET_CONTAINER", emulator.map(|_| ()), oracle)
+    }
+
+    /// What a program does to use a group, as far as it is not done.
+    fn assign(&mut self, group: usize, slot: usize, kind: u64) -> Result<(), String> {
+        if self.containers[slot].is_none() {
+            self.apply(&Operation::OpenContainer { slot })?;
+        }
+        if self.groups[group % self.ids.len()].is_none() {
+            self.open_group(group, 0)?;
+        }
+        self.set_container(group, 0, Aim::Slot(slot), Door::Typed)?;
+        let number = self.containers[slot].as_ref().map(|(_, number)| *number);
+        if number.is_some_and(|number| !self.oracle.has_driver(number)) {
+            self.set_iommu(slot, 0, kind, Door::Typed)?;
+        }
+        Ok(())
     }
 
     fn status(&mut self, group: usize, door: Door) -> Result<(), String> {
@@ -494,7 +524,13 @@ impl Pair {
     fn on_device(&mut self, device: usize, place: Place) -> Option<(usize, u64)> {
         let at = device % self.devices.len().max(1);
         self.devices.get(at)?;
-        Some((at, self.range(0, place, Extent::Pages(1)).0))
+        let mappings = self.mappings(0);
+        if !place.free || mappings.is_empty() {
+            return Some((at, self.range(0, place, Extent::Pages(1)).0));
+        }
+        let mapping = mappings[place.boundary % mappings.len()];
+        let offset = place.pages.rem_euclid(8) * 0x1000 + place.bytes;
+        Some((at, mapping.iova.first.wrapping_add_signed(offset)))
     }
 
     /// The container's page; 4 KiB if there is none.
@@ -526,11 +562,23 @@ impl Pair {
         all
     }
 
+    /// Where a valid range begins, and where a mapping has just ended.
+    fn free(&mut self, slot: usize) -> Vec<u64> {
+        let number = self.containers[slot].as_ref().map(|(_, number)| *number);
+        let info = number.and_then(|number| self.oracle.info(number).ok());
+        let ranges = info.map(|info| info.ranges).unwrap_or_default();
+        let ends = self.mappings(slot).into_iter().map(|mapping| mapping.iova.last);
+        let ends = ends.filter_map(|last| last.checked_add(1));
+        ranges.into_iter().map(|range| range.first).chain(ends).collect()
+    }
+
     /// An address and a size.
     fn range(&mut self, slot: usize, place: Place, extent: Extent) -> (u64, u64) {
         let page = self.page(slot);
         let boundaries = self.boundaries(slot);
-        let boundary = boundaries[place.boundary % boundaries.len()];
+        let free = if place.free { self.free(slot) } else { Vec::new() };
+        let candidates = if free.is_empty() { &boundaries } else { &free };
+        let boundary = candidates[place.boundary % candidates.len()];
         let first = boundary.next_multiple_of_or_wrap(page);
         let first = first.wrapping_add_signed(place.pages.wrapping_mul(page as i64));
         let first = first.wrapping_add_signed(place.bytes);
@@ -634,7 +682,10 @@ impl Pair {
         let from = page + PAGE - WATCHED;
         let mut bytes = vec![0; WATCHED as usize];
         self.processes[process].0.memory().read(Vaddr(from), &mut bytes).unwrap();
-        same("bytes", &bytes, &self.oracle.peek(process, from, WATCHED))
+        let oracle = self.oracle.peek(process, from, WATCHED);
+        let differs = (from..).zip(bytes.into_iter().zip(oracle)).find(|(_, (a, b))| a != b);
+        let [emulator, oracle] = [differs.map(|(at, (a, _))| (at, a)), differs.map(|(at, (_, b))| (at, b))];
+        same("the first byte that differs", &emulator, &oracle)
     }
 }
 
