@@ -40,7 +40,7 @@ impl Type1 {
             self.list = list;
         }
         // 6.
-        if host.release.from(5, 11) && self.tracking {
+        if host.release.from(5, 11) && self.tracking.is_some() {
             self.mark_all_dirty();
         }
     }

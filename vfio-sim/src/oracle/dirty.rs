@@ -3,6 +3,7 @@
 
 use vfio_type1::{Errno, UserBitmap};
 
+use super::files::Driver;
 use super::memory::Memory;
 use super::refusal::{Answer, Refusal, refuse, refuse_with};
 use super::release::Release;
@@ -45,6 +46,16 @@ impl Oracle {
     }
 }
 
+impl Oracle {
+    /// Whether a container's page is no longer the one that its bitmaps were made for.
+    pub fn outgrew_bitmaps(&self, container: usize) -> bool {
+        match &self.containers[container].driver {
+            Driver::Type1(type1) => type1.tracking.is_some_and(|page| page != type1.page_or_cpu()),
+            _ => false,
+        }
+    }
+}
+
 impl Type1 {
     /// 7.2 step 1; dirty tracking came with 5.8.
     pub(super) fn check_tracks(&self, release: Release) -> Answer<()> {
@@ -59,7 +70,7 @@ impl Type1 {
 
     /// 7.2, START.
     fn start(&mut self) -> Answer<()> {
-        if self.tracking {
+        if self.tracking.is_some() {
             return Ok(());
         }
         let page = self.page_or_cpu();
@@ -75,13 +86,13 @@ impl Type1 {
             mapping.set_pinned(&mut bits, page);
             mapping.dirty = Some(bits);
         }
-        self.tracking = true;
+        self.tracking = Some(page);
         Ok(())
     }
 
     /// 7.2, STOP.
     fn stop(&mut self) {
-        self.tracking = false;
+        self.tracking = None;
         for mapping in &mut self.mappings {
             mapping.dirty = None;
         }
@@ -142,7 +153,7 @@ impl Type1 {
         if iova % page != 0 || size % page != 0 {
             return refuse_with("Misaligned", Errno::EINVAL, [page]);
         }
-        if !self.tracking {
+        if self.tracking.is_none() {
             return refuse("Bitmap/TrackingOff", Errno::EINVAL);
         }
         self.check_cuts(range)?;

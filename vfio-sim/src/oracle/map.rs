@@ -72,7 +72,7 @@ impl Type1 {
             charge = pin(&processes[caller], &mapping, |part| self.enter(release, part))?;
         }
         // 13.
-        if self.tracking {
+        if self.tracking.is_some() {
             let pages = range.size() / self.page_or_cpu();
             if pages > MAX_PAGES {
                 return refuse_with("TooLargeToTrack", Errno::EINVAL, [pages]);

@@ -30,8 +30,8 @@ pub(super) struct Type1 {
     pub(super) mappings: Vec<Mapping>,
     /// `dma_avail` (5.5); before 5.1 nobody asks.
     pub(super) available: u64,
-    /// Dirty tracking is on.
-    pub(super) tracking: bool,
+    /// Dirty tracking is on, and what the page was when it was switched on.
+    pub(super) tracking: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl Type1 {
             list: Vec::new(),
             mappings: Vec::new(),
             available,
-            tracking: false,
+            tracking: None,
         }
     }
 

@@ -101,7 +101,7 @@ impl Type1 {
         }
         // 8.
         if has(UnmapDma::DIRTY_BITMAP) {
-            if !self.tracking {
+            if self.tracking.is_none() {
                 return refuse("Bitmap/TrackingOff", Errno::EINVAL);
             }
             if request.bitmap.page_size != page {

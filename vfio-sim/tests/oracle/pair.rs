@@ -137,6 +137,12 @@ impl Pair {
         Ok(())
     }
 
+    /// Whether a container's page has changed while it tracks dirty pages. The kernel does not make
+    /// its bitmaps anew and may write behind them, so nothing is promised from here on.
+    pub(crate) fn outgrew_bitmaps(&self) -> bool {
+        self.containers.iter().flatten().any(|(_, number)| self.oracle.outgrew_bitmaps(*number))
+    }
+
     /// One operation on both, and the comparison.
     pub(crate) fn step(&mut self, operation: &Operation) -> Result<(), String> {
         self.apply(operation).and_then(|()| self.compare()).map_err(|difference| {
