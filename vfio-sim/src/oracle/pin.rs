@@ -38,10 +38,11 @@ pub(super) fn pin(
     Ok(charge)
 }
 
-/// 5.3: `locked_vm + new > limit` is refused, unless the mapping is exempt.
+/// 5.3: `locked_vm + new > limit` is refused, unless the mapping is exempt. No page more is always
+/// allowed.
 pub(super) fn check_limit(process: &Process, exempt: bool, new: u64) -> Answer<()> {
     let limit = process.memlock / 4096;
-    if !exempt && process.locked + new > limit {
+    if !exempt && new > 0 && process.locked + new > limit {
         return refuse_with("OverMemlock", Errno::ENOMEM, [limit]);
     }
     Ok(())

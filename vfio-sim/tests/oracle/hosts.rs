@@ -156,7 +156,7 @@ fn aperture() -> impl Strategy<Value = IovaRange> {
 fn group() -> impl Strategy<Value = GroupPlan> {
     let kind = prop_oneof![
         12 => (0..2_usize).prop_map(Kind::Iommu),
-        6 => Just(Kind::Emulated),
+        8 => Just(Kind::Emulated),
         1 => Just(Kind::NoIommu),
     ];
     let binding = prop_oneof![

@@ -141,12 +141,19 @@ pub(crate) fn operations() -> impl Strategy<Value = Vec<Operation>> {
 /// is set, or after.
 fn start() -> impl Strategy<Value = Vec<Operation>> {
     let kind = prop_oneof![12 => Just(3), 3 => Just(1), 1 => Just(6)];
-    let rawio = prop_oneof![8 => Just(true), 1 => Just(false)];
-    (0..=2_usize, 0..=2_usize, kind, rawio, any::<bool>()).prop_map(
-        |(before, after, kind, unsafe_interrupts, open)| {
+    let interrupts = prop_oneof![8 => Just(true), 1 => Just(false)];
+    let privileged = any::<bool>().prop_map(|limited| !limited);
+    let mappings = prop_oneof![4 => Just(65535), 1 => 1..6_u32];
+    (0..=2_usize, 0..=2_usize, kind, interrupts, any::<bool>(), privileged, mappings).prop_map(
+        |(before, after, kind, allow, open, has, mappings)| {
             let mut all = vec![
-                Operation::UnsafeInterrupts { allow: unsafe_interrupts },
+                Operation::UnsafeInterrupts { allow },
                 Operation::NoIommuMode { enable: true },
+                Operation::EntryLimit { mappings },
+                Operation::IpcLock { process: 0, has },
+                Operation::Memlock { process: 0, pages: 200 },
+                Operation::IpcLock { process: 1, has },
+                Operation::Memlock { process: 1, pages: 3 },
                 Operation::OpenContainer { slot: 0 },
             ];
             for group in 0..before {
@@ -172,7 +179,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         5 => unmap().boxed(),
         6 => dirty().boxed(),
         5 => files().boxed(),
-        4 => devices().boxed(),
+        5 => devices().boxed(),
         2 => settings().boxed(),
     ]
 }
@@ -203,8 +210,8 @@ fn files() -> impl Strategy<Value = Operation> {
 }
 
 fn map() -> impl Strategy<Value = Operation> {
-    let flags = prop_oneof![12 => 1..=3_u32, 4 => Just(4), 1 => 0..16_u32];
-    (slot(), caller(), place(), extent(), to(), flags, door()).prop_map(
+    let flags = prop_oneof![12 => 1..=3_u32, 1 => 0..16_u32];
+    let map = (slot(), caller(), place(), extent(), to(), flags, door()).prop_map(
         |(slot, caller, place, extent, to, flags, door)| Operation::Map {
             slot,
             caller,
@@ -214,7 +221,15 @@ fn map() -> impl Strategy<Value = Operation> {
             flags,
             door,
         },
-    )
+    );
+    // New process addresses go to mappings that are there.
+    let update = (slot(), 0..PROCESSES, place(), 0..6_usize, to(), door()).prop_map(
+        |(slot, caller, place, at, to, door)| {
+            let (extent, flags) = (Extent::Mappings(at, at), 4);
+            Operation::Map { slot, caller, place, extent, to, flags, door }
+        },
+    );
+    prop_oneof![3 => map, 1 => update]
 }
 
 fn unmap() -> impl Strategy<Value = Operation> {
@@ -257,7 +272,9 @@ fn dirty() -> impl Strategy<Value = Operation> {
 
 fn devices() -> impl Strategy<Value = Operation> {
     let does = prop_oneof![6 => Just(OnUnmap::LetsGo), 1 => Just(OnUnmap::Ignores)];
-    let access = prop_oneof![Just(Access::Read), Just(Access::ReadWrite), Just(Access::Write)];
+    let access =
+        prop_oneof![4 => Just(Access::Read), 1 => Just(Access::ReadWrite), 1 => Just(Access::Write)];
+    let at = || (place(), rarely()).prop_map(|(place, any)| Place { free: !any, ..place });
     let pages = || prop_oneof![8 => 1..5_u64, 1 => 0..600_u64];
     let length = || prop_oneof![4 => 1..64_u64, 1 => 0..0x3000_u64];
     prop_oneof![
@@ -265,16 +282,21 @@ fn devices() -> impl Strategy<Value = Operation> {
             .prop_map(|(group, caller, device, told)| Operation::OpenDevice { group, caller, device, told }),
         3 => (0..4_usize, does).prop_map(|(device, does)| Operation::OnUnmap { device, does }),
         2 => (0..4_usize).prop_map(|device| Operation::CloseDevice { device }),
-        6 => (0..4_usize, place(), pages(), access).prop_map(|(device, place, pages, access)| {
+        10 => (0..4_usize, at(), pages(), access).prop_map(|(device, place, pages, access)| {
             Operation::Pin { device, place, pages, access }
         }),
-        2 => (0..4_usize, place(), pages())
+        2 => (0..4_usize, at(), pages())
             .prop_map(|(device, place, pages)| Operation::Unpin { device, place, pages }),
-        1 => (0..4_usize, place(), length())
+        1 => (0..4_usize, at(), length())
             .prop_map(|(device, place, length)| Operation::DmaRead { device, place, length }),
-        2 => (0..4_usize, place(), length())
+        2 => (0..4_usize, at(), length())
             .prop_map(|(device, place, length)| Operation::DmaWrite { device, place, length }),
     ]
+}
+
+/// True once in eight times; shrinks to false.
+fn rarely() -> impl Strategy<Value = bool> {
+    prop_oneof![7 => Just(false), 1 => Just(true)]
 }
 
 fn settings() -> impl Strategy<Value = Operation> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use vfio_sim::oracle::{Answer, Dirty, OnUnmap, Oracle, OracleInfo, OracleMapping, Span, Target};
 use vfio_type1::abi::{GroupReply, command};
 use vfio_type1::{
-    Container, DirtyPages, FdTarget, GroupId, Iova, IovaRange, MapDma, MappingInfo,
+    Container, DirtyPages, FdTarget, GroupId, GroupKind, Iova, IovaRange, MapDma, MappingInfo,
     ModelMemory, OpenDevice, OpenGroup, Process, UnmapDma, UserBitmap, Vaddr, VaddrRange, Vfio,
 };
 
@@ -47,6 +47,8 @@ pub(crate) struct Pair {
     oracle: Oracle,
     vfio: Vfio,
     ids: Vec<GroupId>,
+    /// Which groups are emulated.
+    emulated: Vec<bool>,
     groups: Vec<Option<OpenGroup>>,
     /// What each slot holds: the emulator's container, and the oracle's number for it.
     containers: Vec<Option<(Container, usize)>>,
@@ -104,6 +106,8 @@ impl Pair {
     pub(crate) fn new(scene: &Scene) -> Self {
         let groups = scene.describe();
         let ids: Vec<GroupId> = groups.iter().map(|group| group.id()).collect();
+        let emulated = groups.iter().map(|group| matches!(group.kind, GroupKind::Emulated));
+        let emulated = emulated.collect();
         let mut oracle = Oracle::new(&scene.kernel, &groups);
         let regions = groups.iter().flat_map(|group| &group.devices).flat_map(|d| &d.regions);
         let mut boundaries: Vec<u64> =
@@ -117,6 +121,7 @@ impl Pair {
         Self {
             oracle,
             vfio,
+            emulated,
             groups: ids.iter().map(|_| None).collect(),
             ids,
             containers: (0..SLOTS).map(|_| None).collect(),
@@ -145,6 +150,7 @@ impl Pair {
 
     /// One operation on both, and the comparison.
     pub(crate) fn step(&mut self, operation: &Operation) -> Result<(), String> {
+        tally("all", "steps");
         self.apply(operation).and_then(|()| self.compare()).map_err(|difference| {
             format!("after {operation:x?}:\n{difference}")
         })
@@ -243,6 +249,8 @@ impl Pair {
             Operation::Unpin { device, place, pages } => {
                 let Some((at, iova)) = self.on_device(device, place) else { return Ok(()) };
                 let (opened, iova) = (&self.devices[at], iova & !0xfff);
+                // Past the top the emulator lets go of nothing, the document of what lies below.
+                let pages = pages.min((u64::MAX - iova) / PAGE + 1);
                 opened.device.unpin_pages(Iova(iova), pages);
                 self.oracle.unpin_pages(opened.group, iova, pages);
             }
@@ -526,10 +534,14 @@ impl Pair {
         self.oracle.on_unmap(opened.group, opened.number, does);
     }
 
-    /// An open device, and an address for it.
+    /// An open device, an emulated one if there is one, and an address for it.
     fn on_device(&mut self, device: usize, place: Place) -> Option<(usize, u64)> {
-        let at = device % self.devices.len().max(1);
-        self.devices.get(at)?;
+        let emulated = |at: &usize| self.emulated[self.devices[*at].group];
+        let mut candidates: Vec<usize> = (0..self.devices.len()).filter(emulated).collect();
+        if candidates.is_empty() {
+            candidates = (0..self.devices.len()).collect();
+        }
+        let at = *candidates.get(device % candidates.len().max(1))?;
         let mappings = self.mappings(0);
         if !place.free || mappings.is_empty() {
             return Some((at, self.range(0, place, Extent::Pages(1)).0));
