@@ -32,6 +32,8 @@ pub(crate) enum Operation {
     /// Opens a group, puts it into the container, sets the driver: each if it is not done yet.
     Assign { group: usize, slot: usize, kind: u64 },
     OpenDevice { group: usize, caller: usize, device: u32, told: Option<OnUnmap> },
+    /// Opens the first device of each emulated group.
+    OpenEmulated,
     OnUnmap { device: usize, does: OnUnmap },
     CloseDevice { device: usize },
     Pin { device: usize, place: Place, pages: u64, access: Access },
@@ -164,9 +166,8 @@ fn start() -> impl Strategy<Value = Vec<Operation>> {
             for group in before..=before + after {
                 all.push(Operation::Assign { group, slot: 0, kind });
             }
-            for group in 0..if open { 4 } else { 0 } {
-                let told = Some(OnUnmap::LetsGo);
-                all.push(Operation::OpenDevice { group, caller: 0, device: 0, told });
+            if open {
+                all.push(Operation::OpenEmulated);
             }
             all
         },
@@ -278,11 +279,12 @@ fn devices() -> impl Strategy<Value = Operation> {
     let pages = || prop_oneof![8 => 1..5_u64, 1 => 0..600_u64];
     let length = || prop_oneof![4 => 1..64_u64, 1 => 0..0x3000_u64];
     prop_oneof![
-        5 => (group(), caller(), prop_oneof![6 => Just(0), 1 => 0..3_u32], prop::option::of(does.clone()))
+        2 => Just(Operation::OpenEmulated),
+        3 => (group(), caller(), prop_oneof![6 => Just(0), 1 => 0..3_u32], prop::option::of(does.clone()))
             .prop_map(|(group, caller, device, told)| Operation::OpenDevice { group, caller, device, told }),
         3 => (0..4_usize, does).prop_map(|(device, does)| Operation::OnUnmap { device, does }),
         2 => (0..4_usize).prop_map(|device| Operation::CloseDevice { device }),
-        10 => (0..4_usize, at(), pages(), access).prop_map(|(device, place, pages, access)| {
+        12 => (0..4_usize, at(), pages(), access).prop_map(|(device, place, pages, access)| {
             Operation::Pin { device, place, pages, access }
         }),
         2 => (0..4_usize, at(), pages())

@@ -231,6 +231,13 @@ impl Pair {
                     self.on_unmap(last, does);
                 }
             }
+            Operation::OpenEmulated => {
+                let emulated = (0..self.ids.len()).filter(|group| self.emulated[*group]);
+                for group in emulated.collect::<Vec<_>>() {
+                    self.open_device(group, 0, 0)?;
+                    self.on_unmap(self.devices.len().saturating_sub(1), OnUnmap::LetsGo);
+                }
+            }
             Operation::OnUnmap { device, does } => self.on_unmap(device, does),
             Operation::CloseDevice { device } => {
                 if !self.devices.is_empty() {
@@ -538,7 +545,7 @@ impl Pair {
     fn on_device(&mut self, device: usize, place: Place) -> Option<(usize, u64)> {
         let emulated = |at: &usize| self.emulated[self.devices[*at].group];
         let mut candidates: Vec<usize> = (0..self.devices.len()).filter(emulated).collect();
-        if candidates.is_empty() {
+        if candidates.is_empty() && !place.free {
             candidates = (0..self.devices.len()).collect();
         }
         let at = *candidates.get(device % candidates.len().max(1))?;
