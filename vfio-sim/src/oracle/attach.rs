@@ -29,7 +29,8 @@ impl Type1 {
             return refuse_with("VaddrsInvalid", Errno::EBUSY, [self.invalid()]);
         }
         // 2.
-        if self.emulated.contains(&group) || self.domains.iter().any(|d| d.groups.contains(&group)) {
+        if self.emulated.contains(&group) || self.domains.iter().any(|d| d.groups.contains(&group))
+        {
             return refuse("AlreadyAttached", Errno::EINVAL);
         }
         // 4.
@@ -213,7 +214,7 @@ fn nesting_errno(driver: IommuDriver, release: Release) -> Option<Errno> {
 pub(super) fn map_errno(iommu: &Arc<dyn Iommu>, iova: Span, release: Release) -> Option<Errno> {
     let sizes = iommu.page_sizes().0;
     let page = sizes & sizes.wrapping_neg();
-    if page == 0 || iova.first % page != 0 || iova.size() % page != 0 {
+    if page == 0 || !iova.first.is_multiple_of(page) || !iova.size().is_multiple_of(page) {
         return Some(Errno::EINVAL);
     }
     let aperture = aperture(iommu);

@@ -10,7 +10,13 @@ use super::{Oracle, info};
 
 impl Oracle {
     /// 1.2: what an ioctl on a container returns.
-    pub fn ioctl(&mut self, container: usize, caller: usize, command: u32, arg: u64) -> Answer<i32> {
+    pub fn ioctl(
+        &mut self,
+        container: usize,
+        caller: usize,
+        command: u32,
+        arg: u64,
+    ) -> Answer<i32> {
         match command {
             0x3b64 => return Ok(0),
             0x3b65 => return Ok(i32::from(self.check_extension(container, arg))),

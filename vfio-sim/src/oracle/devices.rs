@@ -62,7 +62,8 @@ impl Oracle {
 
     /// 2.6 step 2.
     fn check_name(&self, group: usize, name: &str) -> Answer<()> {
-        let known = |(known, binding): &(String, Binding)| known == name && *binding == Binding::Vfio;
+        let known =
+            |(known, binding): &(String, Binding)| known == name && *binding == Binding::Vfio;
         if self.host.groups[group].devices.iter().any(known) {
             return Ok(());
         }
@@ -113,8 +114,7 @@ impl Oracle {
         if pages > 512 {
             return refuse_with("TooMany", Errno::E2BIG, [pages]);
         }
-        let wraps =
-            if self.host.release.from(6, 18) { Errno::EOVERFLOW } else { Errno::EINVAL };
+        let wraps = if self.host.release.from(6, 18) { Errno::EOVERFLOW } else { Errno::EINVAL };
         let (processes, type1) = self.driver_of(group)?;
         if type1.version == Version::V1 {
             return refuse("V1", Errno::EACCES);
@@ -142,7 +142,7 @@ impl Oracle {
 
     /// 7.6, dma_rw: reads `length` bytes.
     pub fn dma_read(&mut self, group: usize, iova: u64, length: u64) -> Answer<Vec<u8>> {
-        let mut bytes = (0..length).map(|_| 0).collect();
+        let mut bytes: Vec<u8> = (0..length).map(|_| 0).collect();
         self.dma_rw(group, iova, &mut bytes, false)?;
         Ok(bytes)
     }
@@ -155,7 +155,7 @@ impl Oracle {
         type1.map(|(_, processes, type1)| (processes, type1)).ok_or_else(no_driver)
     }
 
-    fn dma_rw(&mut self, group: usize, iova: u64, bytes: &mut Vec<u8>, write: bool) -> Answer<()> {
+    fn dma_rw(&mut self, group: usize, iova: u64, bytes: &mut [u8], write: bool) -> Answer<()> {
         if bytes.is_empty() {
             return refuse("Empty", Errno::EINVAL);
         }

@@ -47,12 +47,13 @@ impl Oracle {
 }
 
 impl Oracle {
-    /// Whether a container's page is no longer the one that its bitmaps were made for.
+    /// Whether a container tracks dirty pages, and its page has changed so that a mapping is no
+    /// whole number of pages or a bitmap was made for other ones. The document says nothing of it.
     pub fn outgrew_bitmaps(&self, container: usize) -> bool {
-        match &self.containers[container].driver {
-            Driver::Type1(type1) => type1.tracking.is_some_and(|page| page != type1.page_or_cpu()),
-            _ => false,
-        }
+        let Driver::Type1(type1) = &self.containers[container].driver else { return false };
+        let page = type1.page_or_cpu();
+        let ragged = type1.mappings.iter().any(|mapping| !mapping.iova.size().is_multiple_of(page));
+        type1.tracking.is_some_and(|tracked| tracked != page || ragged)
     }
 }
 
@@ -150,7 +151,7 @@ impl Type1 {
             if bitmap.page_size == page { Ok(()) } else { refuse("WrongPageSize", Errno::EINVAL) }
         };
         rules().map_err(|error| error.inside("Bitmap"))?;
-        if iova % page != 0 || size % page != 0 {
+        if !iova.is_multiple_of(page) || !size.is_multiple_of(page) {
             return refuse_with("Misaligned", Errno::EINVAL, [page]);
         }
         if self.tracking.is_none() {
@@ -275,4 +276,3 @@ pub(super) fn check_bitmap(bitmap: &UserBitmap, size: u64) -> Answer<()> {
     }
     Ok(())
 }
-

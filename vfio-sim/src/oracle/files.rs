@@ -245,7 +245,9 @@ impl Oracle {
     /// The live mappings, ascending.
     pub fn mappings(&self, container: usize) -> Vec<OracleMapping> {
         match &self.containers[container].driver {
-            Driver::Type1(type1) => type1.mappings.iter().map(super::type1::Mapping::visible).collect(),
+            Driver::Type1(type1) => {
+                type1.mappings.iter().map(super::type1::Mapping::visible).collect()
+            }
             _ => Vec::new(),
         }
     }

@@ -97,7 +97,7 @@ fn chain(release: Release, capabilities: Vec<(u16, Vec<u8>)>) -> Vec<u8> {
     let mut bytes: Vec<u8> = Vec::new();
     let mut remaining = capabilities.into_iter().peekable();
     while let Some((id, mut body)) = remaining.next() {
-        while release.from(6, 6) && body.len() % 8 != 0 {
+        while release.from(6, 6) && !body.len().is_multiple_of(8) {
             body.push(0);
         }
         let end = u32::try_from(24 + bytes.len() + 8 + body.len()).unwrap_or(u32::MAX);

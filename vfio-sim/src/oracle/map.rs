@@ -114,7 +114,7 @@ impl Type1 {
         }
         // 7. SEMANTICS.md, "Domains that share no page size".
         let Some(page) = self.page() else { return refuse("NoPageSize", Errno::EINVAL) };
-        if iova % page != 0 || vaddr % page != 0 || size % page != 0 {
+        if !iova.is_multiple_of(page) || !vaddr.is_multiple_of(page) || !size.is_multiple_of(page) {
             return refuse_with("Misaligned", Errno::EINVAL, [page]);
         }
         Ok(range)

@@ -40,7 +40,8 @@ impl Memory {
     }
 
     fn set(&mut self, address: u64, byte: u8) {
-        let page = self.pages.entry(address / PAGE).or_insert_with(|| vec![0; in_page(PAGE - 1) + 1]);
+        let page =
+            self.pages.entry(address / PAGE).or_insert_with(|| vec![0; in_page(PAGE - 1) + 1]);
         if let Some(place) = page.get_mut(in_page(address)) {
             *place = byte;
         }

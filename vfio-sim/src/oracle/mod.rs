@@ -112,7 +112,8 @@ impl Oracle {
     /// `kernel` on a host of these groups. A kernel that is not known by name counts as the newest.
     pub fn new(kernel: &Kernel, groups: &[GroupDescription]) -> Self {
         let release = Release::of(kernel);
-        let groups: Vec<Group> = groups.iter().map(|group| regions::group(group, release)).collect();
+        let groups: Vec<Group> =
+            groups.iter().map(|group| regions::group(group, release)).collect();
         let files = groups.iter().map(|_| GroupFile::default()).collect();
         let host = Host {
             release,

@@ -20,7 +20,8 @@ impl Release {
             return Self { number: (4, 18), series_2018: true };
         }
         let numbers = kernel.name().split_once('.');
-        let parsed = numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let parsed =
+            numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
         Self { number: parsed.unwrap_or((u32::MAX, 0)), series_2018: false }
     }
 

@@ -77,7 +77,7 @@ impl Type1 {
         }
         // 6.
         let page = self.page_or_cpu();
-        if iova % page != 0 {
+        if !iova.is_multiple_of(page) {
             return refuse_with("MisalignedIova", Errno::EINVAL, [page]);
         }
         // 7.
@@ -90,7 +90,7 @@ impl Type1 {
         if size == 0 {
             return refuse("SizeZero", Errno::EINVAL);
         }
-        if size % page != 0 {
+        if !size.is_multiple_of(page) {
             return refuse_with("MisalignedSize", Errno::EINVAL, [page]);
         }
         let wraps = if release.from(6, 18) { Errno::EOVERFLOW } else { Errno::EINVAL };

@@ -8,6 +8,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
 
+mod aim;
+mod calls;
+mod devices;
+mod files;
+mod generate;
 mod hosts;
 mod operations;
 mod pair;
@@ -15,23 +20,19 @@ mod rules;
 
 use std::hash::{BuildHasher, RandomState};
 
-use proptest::test_runner::{
-    Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner,
-};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
-use hosts::Scene;
-use operations::Operation;
 use pair::Pair;
 
 /// Runs of about 30 steps, the same ones each time. With `PROPTEST_CASES` as many, and others.
-const RUNS: u32 = 3000;
+const RUNS: u32 = 2500;
 
 #[test]
 fn emulator_and_oracle_agree_after_every_step() {
     let mut runner = runner();
-    let programs = (hosts::scene(), operations::operations());
+    let programs = (hosts::scene(), generate::operations());
     let run = runner.run(&programs, |(scene, operations)| {
-        side_by_side(&scene, &operations).map_err(TestCaseError::fail)
+        Pair::run(&scene, &operations).map_err(TestCaseError::fail)
     });
     pair::print_tally();
     match run {
@@ -54,21 +55,4 @@ fn runner() -> TestRunner {
     }
     config.cases = RUNS;
     TestRunner::new_with_rng(config, TestRng::deterministic_rng(algorithm))
-}
-
-/// Runs a program on both; the error is the first difference.
-fn side_by_side(scene: &Scene, operations: &[Operation]) -> Result<(), String> {
-    let mut pair = Pair::new(scene);
-    match pair.merged_alike() {
-        // Before 5.4 the emulator merges regions that the kernel's walk does not reach.
-        Err(_) if !scene.kernel.behaviours().relaxable_regions => return Ok(()),
-        alike => alike?,
-    }
-    for operation in operations {
-        pair.step(operation)?;
-        if pair.outgrew_bitmaps() {
-            break;
-        }
-    }
-    Ok(())
 }

@@ -22,7 +22,8 @@ const OTHER_ORDER: [(&str, &str); 2] = [
 /// Whether both refuse with the same errno, for rules whose order is known to differ.
 pub(crate) fn known_difference(emulator: &Refusal, oracle: &Refusal) -> bool {
     let last = |rule: &str, end: &str| rule == end || rule.ends_with(&format!("/{end}"));
-    let pair = |(ours, theirs): &(&str, &str)| last(&emulator.rule, ours) && last(&oracle.rule, theirs);
+    let pair =
+        |(ours, theirs): &(&str, &str)| last(&emulator.rule, ours) && last(&oracle.rule, theirs);
     emulator.errno == oracle.errno && OTHER_ORDER.iter().any(pair)
 }
 
@@ -116,9 +117,7 @@ impl Rule for DirtyError {
             Self::TooLargeToTrack { mapping, pages } => plain.with(bounds(mapping)).with([pages]),
             Self::Misaligned { page, .. } => plain.with([page.bytes()]),
             Self::Cuts { mapping, at, .. } => plain.with(bounds(mapping)).with([at.0]),
-            Self::BitmapFault { mapping, fault } => {
-                plain.with(bounds(mapping)).with([fault.at.0])
-            }
+            Self::BitmapFault { mapping, fault } => plain.with(bounds(mapping)).with([fault.at.0]),
             _ => plain,
         }
     }
