@@ -150,6 +150,14 @@ impl UserBitmap {
         }
         Ok(())
     }
+
+    /// The page must be the container's smallest one.
+    pub(crate) fn check_page(&self, page: PageSize) -> Result<(), BitmapError> {
+        if self.page_size != page.bytes() {
+            return Err(BitmapError::WrongPageSize { given: self.page_size, page });
+        }
+        Ok(())
+    }
 }
 
 /// Why DIRTY_PAGES was refused: one variant per rule, in the order of the rules.
@@ -333,27 +341,20 @@ impl Type1 {
             return Err(DirtyError::ReachesTop { iova: range });
         }
         bitmap.check(size, self.behaviours()).map_err(DirtyError::Bitmap)?;
-        self.check_bitmap_page(bitmap).map_err(DirtyError::Bitmap)?;
         let page = self.page();
+        bitmap.check_page(page).map_err(DirtyError::Bitmap)?;
         if !range.is_aligned(page) {
             return Err(DirtyError::Misaligned { iova, size, page });
         }
+        self.check_tracking().map_err(DirtyError::Bitmap)?;
         if let Some((mapping, at)) = self.mappings.cut_by(&range) {
             return Err(DirtyError::Cuts { iova: range, mapping: mapping.iova, at });
         }
         Ok(range)
     }
 
-    /// The rules for a bitmap that depend on the container.
-    pub(crate) fn check_bitmap_page(&self, bitmap: &UserBitmap) -> Result<(), BitmapError> {
-        if !self.tracking {
-            return Err(BitmapError::TrackingOff);
-        }
-        let page = self.page();
-        if bitmap.page_size != page.bytes() {
-            return Err(BitmapError::WrongPageSize { given: bitmap.page_size, page });
-        }
-        Ok(())
+    pub(crate) fn check_tracking(&self) -> Result<(), BitmapError> {
+        if self.tracking { Ok(()) } else { Err(BitmapError::TrackingOff) }
     }
 
     fn report(

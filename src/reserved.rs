@@ -183,25 +183,27 @@ impl RegionList {
         self.regions = kept;
     }
 
+    /// One walk from the front. It ends at the first region that begins behind the new one's end, and
+    /// that is where the new one goes: what stands behind is not looked at, even if it overlaps.
     fn insert_unsorted(&mut self, mut new: ReservedRegion) {
-        // Growing may reach further regions of the kind, so look again after each merge.
-        while let Some(at) = self.position_overlapping(&new) {
-            let old = self.regions[at];
+        let mut at = 0;
+        while let Some(&old) = self.regions.get(at)
+            && new.last >= old.first
+        {
+            if old.kind != new.kind || new.first > old.last {
+                at += 1;
+                continue;
+            }
             if old.first <= new.first && new.last <= old.last {
                 return;
             }
             self.regions.remove(at);
             new.first = new.first.min(old.first);
             new.last = new.last.max(old.last);
+            // It has grown and may reach what was passed.
+            at = 0;
         }
-        let behind = self.regions.iter().position(|old| new.last < old.first);
-        self.regions.insert(behind.unwrap_or(self.regions.len()), new);
-    }
-
-    fn position_overlapping(&self, new: &ReservedRegion) -> Option<usize> {
-        self.regions
-            .iter()
-            .position(|old| old.kind == new.kind && new.first <= old.last && old.first <= new.last)
+        self.regions.insert(at, new);
     }
 }
 
@@ -292,5 +294,12 @@ mod tests {
         let old = MergeRule::InsertionOrder;
         assert_eq!(merge(&[(4, 9, Msi), (0, 5, Direct)], old), [(4, 9, Msi), (0, 5, Direct)]);
         assert_eq!(merge(&[(4, 9, Msi), (0, 3, Direct)], old), [(0, 3, Direct), (4, 9, Msi)]);
+    }
+
+    #[test]
+    fn the_old_rule_does_not_look_behind_where_the_new_region_goes() {
+        let old = MergeRule::InsertionOrder;
+        let upset = [(6, 9, Reserved), (0, 7, Msi), (2, 3, Msi)];
+        assert_eq!(merge(&upset, old), [(2, 3, Msi), (6, 9, Reserved), (0, 7, Msi)]);
     }
 }

@@ -303,7 +303,8 @@ impl Type1 {
         let all = raw.flags & UnmapDma::ALL != 0;
         let range = self.unmap_range(raw, all, page)?;
         if let Purpose::RemoveReporting(bitmap) = &purpose {
-            self.check_bitmap_page(bitmap).map_err(UnmapError::Bitmap)?;
+            self.check_tracking().map_err(UnmapError::Bitmap)?;
+            bitmap.check_page(page).map_err(UnmapError::Bitmap)?;
         }
         Ok(Request { range, all, purpose })
     }

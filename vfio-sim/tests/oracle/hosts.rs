@@ -68,13 +68,6 @@ impl Iommu for TestIommu {
 }
 
 impl Scene {
-    /// Whether a region ends below its start, so that it reaches around the top of the space.
-    pub(crate) fn has_wrapped_region(&self) -> bool {
-        let devices = self.groups.iter().flat_map(|group| &group.devices);
-        let mut regions = devices.flat_map(|(_, regions)| regions);
-        regions.any(|region| region.last.0 < region.first.0.saturating_sub(1))
-    }
-
     /// The groups as the driver takes them, numbered from 1.
     pub(crate) fn describe(&self) -> Vec<GroupDescription> {
         let iommus: Vec<Arc<dyn Iommu>> =

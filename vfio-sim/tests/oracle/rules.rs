@@ -11,22 +11,6 @@ use vfio_type1::{
     SetIommuError, UnmapError, UnsetContainerError,
 };
 
-/// Where the emulator names another rule than the document's order gives; the errno is the same.
-/// The emulator's rule, then the oracle's.
-const OTHER_ORDER: [(&str, &str); 2] = [
-    // 7.2, GET_BITMAP: page size and alignment come before "tracking off".
-    ("Bitmap/TrackingOff", "Bitmap/WrongPageSize"),
-    ("Bitmap/TrackingOff", "Misaligned"),
-];
-
-/// Whether both refuse with the same errno, for rules whose order is known to differ.
-pub(crate) fn known_difference(emulator: &Refusal, oracle: &Refusal) -> bool {
-    let last = |rule: &str, end: &str| rule == end || rule.ends_with(&format!("/{end}"));
-    let pair =
-        |(ours, theirs): &(&str, &str)| last(&emulator.rule, ours) && last(&oracle.rule, theirs);
-    emulator.errno == oracle.errno && OTHER_ORDER.iter().any(pair)
-}
-
 /// An error of the emulator that can be held against the oracle's.
 pub(crate) trait Rule {
     fn refusal(self) -> Refusal;
@@ -63,7 +47,7 @@ impl Rule for PinError {
         match self {
             Self::Fault(fault) => plain.with([fault.at.0]),
             Self::OverMemlock(over) => plain.with([over.limit]),
-            Self::NoProcess => plain,
+            Self::NoProcess | Self::Injected { .. } => plain,
         }
     }
 }
@@ -256,6 +240,7 @@ impl Rule for ContainerIoctlError {
                 plain.with([unmapped]).with(fault)
             }
             Self::Dirty(error) => error.refusal().inside(&outer),
+            Self::NoMemory(_) => plain,
         }
     }
 }
