@@ -18,11 +18,8 @@ pub(crate) struct Answer {
 
 /// Reads an answer, or says what is wrong with it.
 pub(crate) fn read(bytes: &[u8]) -> Result<Answer, String> {
-    let mut answer = Answer {
-        argsz: u32_at(bytes, 0)?,
-        page_sizes: u64_at(bytes, 8)?,
-        ..Answer::default()
-    };
+    let mut answer =
+        Answer { argsz: u32_at(bytes, 0)?, page_sizes: u64_at(bytes, 8)?, ..Answer::default() };
     let flags = u32_at(bytes, 4)?;
     if flags & !3 != 0 || flags & 1 == 0 {
         return Err(format!("flags {flags:#x}"));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use vfio_type1::abi::{GroupReply, command};
 use vfio_type1::{
-    Container, FaultPlan, FdTarget, GroupId, Kernel, OpenDevice, OpenGroup, Point,
-    Process, Vaddr, Vfio, extension,
+    Container, FaultPlan, FdTarget, GroupId, Kernel, OpenDevice, OpenGroup, Point, Process, Vaddr,
+    Vfio, extension,
 };
 
 use crate::input::Input;

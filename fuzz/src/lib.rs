@@ -9,18 +9,25 @@ mod info_chain;
 mod input;
 mod ioctl_bytes;
 mod machine;
+mod operations;
+#[allow(dead_code, reason = "there is more side by side than is used here")]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is what is looked for")]
+#[path = "../../vfio-sim/tests/side_by_side/mod.rs"]
+mod side_by_side;
 mod texts;
 
 pub use info_chain::info_chain;
 pub use ioctl_bytes::ioctl_bytes;
+pub use operations::operations;
 pub use texts::{device_spec, fault_plan, host_file, layout_file, sysfs_text, trace};
 
 /// A fuzz target: panics if something is wrong.
 pub type Target = fn(&[u8]);
 
 /// The targets by name, each with the directory of its seeds, from the repository's root.
-pub const TARGETS: [(&str, Target, &str); 8] = [
+pub const TARGETS: [(&str, Target, &str); 9] = [
     ("ioctl_bytes", ioctl_bytes, "fuzz/seeds/ioctl_bytes"),
+    ("operations", operations, "fuzz/seeds/operations"),
     ("info_chain", info_chain, "fuzz/seeds/info_chain"),
     ("host_file", host_file, "vfio-sim/hosts"),
     ("layout_file", layout_file, "vfio-sim/layouts"),

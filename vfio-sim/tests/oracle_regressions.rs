@@ -2,35 +2,20 @@
 //! Programs on which the oracle and the emulator once differed, shrunk and named.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
-#![allow(dead_code, reason = "the machine's modules have more than is used here")]
+#![allow(dead_code, reason = "there is more side by side than is used here")]
 
-#[path = "oracle/aim.rs"]
-mod aim;
-#[path = "oracle/calls.rs"]
-mod calls;
-#[path = "oracle/devices.rs"]
-mod devices;
-#[path = "oracle/files.rs"]
-mod files;
-#[path = "oracle/hosts.rs"]
-mod hosts;
-#[path = "oracle/operations.rs"]
-mod operations;
-#[path = "oracle/pair.rs"]
-mod pair;
-#[path = "oracle/rules.rs"]
-mod rules;
+mod side_by_side;
 
 use vfio_type1::{
     Access, Binding, FixedIommu, IommuDriver, Iova, IovaRange, Kernel, PageSizes, RegionKind,
     ReservedRegion,
 };
 
-use hosts::{GroupPlan, Kind, Scene, TestIommu};
-use operations::{
+use side_by_side::hosts::{GroupPlan, Kind, Scene, TestIommu};
+use side_by_side::operations::{
     Bitmap, BitmapPage, BitmapSize, Call, Device, Door, Extent, Files, Operation, Place, To,
 };
-use pair::Pair;
+use side_by_side::pair::Pair;
 
 fn iommu(page_sizes: u64) -> TestIommu {
     let plain = FixedIommu {

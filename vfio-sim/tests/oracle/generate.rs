@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use vfio_sim::oracle::OnUnmap;
 use vfio_type1::Access;
 
-use crate::operations::{
+use crate::side_by_side::operations::{
     Aim, Bitmap, BitmapPage, BitmapSize, Call, Device, Door, Extent, Files, Operation, PROCESSES,
     Place, SLOTS, Setting, To,
 };

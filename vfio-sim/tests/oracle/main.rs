@@ -8,21 +8,16 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
 
-mod aim;
-mod calls;
-mod devices;
-mod files;
 mod generate;
 mod hosts;
-mod operations;
-mod pair;
-mod rules;
+#[path = "../side_by_side/mod.rs"]
+mod side_by_side;
 
 use std::hash::{BuildHasher, RandomState};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
-use pair::Pair;
+use side_by_side::pair::{self, Pair};
 
 /// Runs of about 30 steps, the same ones each time. With `PROPTEST_CASES` as many, and others.
 const RUNS: u32 = 2500;

@@ -4,9 +4,9 @@
 use vfio_sim::oracle::OnUnmap;
 use vfio_type1::Iova;
 
-use crate::aim::PAGE;
-use crate::operations::{Device, Extent, Place, Setting};
-use crate::pair::{Difference, Pair, agree};
+use super::aim::PAGE;
+use super::operations::{Device, Extent, Place, Setting};
+use super::pair::{Difference, Pair, agree};
 
 impl Pair {
     pub(crate) fn device(&mut self, operation: &Device) -> Difference {

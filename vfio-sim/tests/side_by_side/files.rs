@@ -7,10 +7,10 @@ use vfio_sim::oracle::{OnUnmap, Target};
 use vfio_type1::FdTarget;
 use vfio_type1::abi::{GroupReply, command};
 
-use crate::aim::ARGUMENT;
-use crate::hosts::device_name;
-use crate::operations::{Aim, Door, Files};
-use crate::pair::{Difference, Opened, Pair, agree};
+use super::aim::ARGUMENT;
+use super::hosts::device_name;
+use super::operations::{Aim, Door, Files};
+use super::pair::{Difference, Opened, Pair, agree};
 
 impl Pair {
     pub(crate) fn files(&mut self, operation: &Files) -> Difference {

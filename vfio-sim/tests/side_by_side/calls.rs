@@ -5,9 +5,9 @@ use vfio_sim::oracle::Dirty;
 use vfio_type1::abi::command;
 use vfio_type1::{DirtyPages, Iova, MapDma, UnmapDma, UserBitmap, Vaddr};
 
-use crate::aim::{ARGUMENT, BITMAP, MAPPED_PAGES, PAGE, READ_ONLY, WATCHED};
-use crate::operations::{Call, Door, Extent, Place, To};
-use crate::pair::{Difference, Pair, agree, same};
+use super::aim::{ARGUMENT, BITMAP, MAPPED_PAGES, PAGE, READ_ONLY, WATCHED};
+use super::operations::{Call, Door, Extent, Place, To};
+use super::pair::{Difference, Pair, agree, same};
 
 impl Pair {
     pub(crate) fn call(&mut self, operation: &Call) -> Difference {

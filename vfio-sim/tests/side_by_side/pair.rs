@@ -12,10 +12,10 @@ use vfio_type1::{
     Process, Vaddr, VaddrRange, Vfio,
 };
 
-use crate::aim::{ARGUMENT, BITMAP, HUGE, HUGE_BYTES, PAGE, RAM, RAM_BYTES, READ_ONLY, ROM_BYTES};
-use crate::hosts::Scene;
-use crate::operations::{Operation, PROCESSES, SLOTS};
-use crate::rules::Rule;
+use super::aim::{ARGUMENT, BITMAP, HUGE, HUGE_BYTES, PAGE, RAM, RAM_BYTES, READ_ONLY, ROM_BYTES};
+use super::hosts::Scene;
+use super::operations::{Operation, PROCESSES, SLOTS};
+use super::rules::Rule;
 
 /// A device that both have open.
 pub(crate) struct Opened {

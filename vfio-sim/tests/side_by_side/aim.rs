@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Where operations go: addresses found by what lies there, on whatever host they run.
 
-use vfio_sim::oracle::OracleMapping;
+use vfio_sim::oracle::{OracleInfo, OracleMapping};
 use vfio_type1::{UserBitmap, Vaddr};
 
-use crate::operations::{Bitmap, BitmapPage, BitmapSize, Extent, Place, To};
-use crate::pair::Pair;
+use super::operations::{Bitmap, BitmapPage, BitmapSize, Extent, Place, To};
+use super::pair::Pair;
 
 /// Memory that can be written; memory to read follows it, then nothing.
 pub(crate) const RAM: u64 = 0x1000_0000_0000;
@@ -27,24 +27,28 @@ pub(crate) const WATCHED: usize = 0x200;
 impl Pair {
     /// The container's page; 4 KiB if there is none.
     pub(crate) fn page(&mut self, slot: usize) -> u64 {
-        let number = self.containers[slot].as_ref().map(|(_, number)| *number);
-        let info = number.and_then(|number| self.oracle.info(number).ok());
-        let sizes = info.map_or(0, |info| info.page_sizes);
+        let sizes = self.info(slot).map_or(0, |info| info.page_sizes);
         if sizes == 0 { PAGE } else { 1 << sizes.trailing_zeros() }
     }
 
     pub(crate) fn mappings(&self, slot: usize) -> Vec<OracleMapping> {
-        let number = self.containers[slot].as_ref().map(|(_, number)| *number);
-        number.map(|number| self.oracle.mappings(number)).unwrap_or_default()
+        self.number(slot).map(|number| self.oracle.mappings(number)).unwrap_or_default()
+    }
+
+    /// The oracle's number of the container in a slot.
+    fn number(&self, slot: usize) -> Option<usize> {
+        self.containers[slot].as_ref().map(|(_, number)| *number)
+    }
+
+    fn info(&mut self, slot: usize) -> Option<OracleInfo> {
+        self.number(slot).and_then(|number| self.oracle.info(number).ok())
     }
 
     /// Addresses where something begins or has just ended.
     fn boundaries(&mut self, slot: usize) -> Vec<u64> {
         let mut all = self.boundaries.clone();
         all.push(0);
-        let number = self.containers[slot].as_ref().map(|(_, number)| *number);
-        let info = number.and_then(|number| self.oracle.info(number).ok());
-        let ranges = info.map(|info| info.ranges).unwrap_or_default();
+        let ranges = self.info(slot).map(|info| info.ranges).unwrap_or_default();
         let mapped = self.mappings(slot).into_iter().map(|mapping| mapping.iova);
         all.extend(
             ranges.into_iter().chain(mapped).flat_map(|r| [r.first, r.last.wrapping_add(1)]),
@@ -56,9 +60,7 @@ impl Pair {
 
     /// Where a valid range begins, and where a mapping has just ended.
     fn free(&mut self, slot: usize) -> Vec<u64> {
-        let number = self.containers[slot].as_ref().map(|(_, number)| *number);
-        let info = number.and_then(|number| self.oracle.info(number).ok());
-        let ranges = info.map(|info| info.ranges).unwrap_or_default();
+        let ranges = self.info(slot).map(|info| info.ranges).unwrap_or_default();
         let ends = self.mappings(slot).into_iter().map(|mapping| mapping.iova.last);
         let ends = ends.filter_map(|last| last.checked_add(1));
         ranges.into_iter().map(|range| range.first).chain(ends).collect()
