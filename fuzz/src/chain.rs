@@ -16,7 +16,7 @@ pub(crate) struct Answer {
     pub(crate) end: usize,
 }
 
-/// Reads an answer, or says what is wrong with it.
+/// Reads an answer in a buffer of the size that was stated, or says what is wrong with it.
 pub(crate) fn read(bytes: &[u8]) -> Result<Answer, String> {
     let mut answer =
         Answer { argsz: u32_at(bytes, 0)?, page_sizes: u64_at(bytes, 8)?, ..Answer::default() };
@@ -24,8 +24,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Answer, String> {
     if flags & !3 != 0 || flags & 1 == 0 {
         return Err(format!("flags {flags:#x}"));
     }
-    // Without the flag, what follows 16 bytes is not part of the answer.
-    let mut next = if flags & 2 == 0 { 0 } else { u32_at(bytes, 16)? as usize };
+    // Without the flag, what follows 16 bytes is not part of the answer; nor where there was no room.
+    let chained = flags & 2 != 0 && bytes.len() >= 20;
+    let mut next = if chained { u32_at(bytes, 16)? as usize } else { 0 };
     let mut at = 24;
     while next != 0 {
         if next < at {
