@@ -12,6 +12,7 @@ use crate::errno::Errno;
 use crate::inject::{Allocation, OutOfMemory};
 use crate::kernel::Behaviours;
 use crate::map::wrap_errno;
+use crate::mapping::Mapping;
 use crate::memory::{Fault, Memory};
 use crate::page_size::PageSize;
 use crate::process::Process;
@@ -384,18 +385,16 @@ impl Type1 {
         bitmap: &UserBitmap,
         memory: &dyn Memory,
     ) -> Result<(), Fault> {
-        let page = self.page();
+        let offset = first.0.wrapping_sub(base.0) >> self.page().shift();
         let all_is_dirty = self.all_is_dirty();
-        let Some(mapping) = self.mappings.get_mut(first) else {
-            return Ok(());
+        let report = |mapping: &mut Mapping| {
+            let everything = all_is_dirty && mapping.iommu_mapped;
+            let dirty = mapping.bitmap_mut()?;
+            if everything {
+                dirty.mark_all();
+            }
+            Some(dirty.report(offset, bitmap.data, memory))
         };
-        let everything = all_is_dirty && mapping.iommu_mapped;
-        let Some(dirty) = mapping.bitmap_mut() else {
-            return Ok(());
-        };
-        if everything {
-            dirty.mark_all();
-        }
-        dirty.report(first.0.wrapping_sub(base.0) >> page.shift(), bitmap.data, memory)
+        self.mappings.get_mut(first).and_then(report).unwrap_or(Ok(()))
     }
 }

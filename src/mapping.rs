@@ -125,14 +125,10 @@ impl Mapping {
     /// Marks the pages that emulated devices have pinned: they may be written at any time.
     pub(crate) fn mark_pins(&mut self, page: PageSize) {
         let first = self.iova.first().0;
-        let Some(extra) = self.extra.as_deref_mut() else {
-            return;
-        };
-        let Some(bitmap) = &mut extra.bitmap else {
-            return;
-        };
-        for at in extra.pins.keys() {
-            bitmap.mark((at.0 - first) >> page.shift(), 1);
+        if let Some(Extra { bitmap: Some(bitmap), pins, .. }) = self.extra.as_deref_mut() {
+            for at in pins.keys() {
+                bitmap.mark((at.0 - first) >> page.shift(), 1);
+            }
         }
     }
 

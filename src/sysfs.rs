@@ -160,6 +160,7 @@ mod tests {
         assert_eq!(at(&format!("{AMD}fee00000 feefffff msi\n")).0, 3);
         assert_eq!(at("0x00000000FEE00000 0x00000000feefffff msi\n").1, 1);
         assert_eq!(at("0x00000000fee00000 0x00000000feefffff msi").1, 42);
+        assert!(at("\t").2.ends_with("found \"\\t\""), "{}", at("\t").2);
         assert_eq!(
             at("\n").2,
             "line 1, column 1: expected an address such as \

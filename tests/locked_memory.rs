@@ -5,8 +5,10 @@
 
 mod common;
 
-use common::{RAM, Rig, process};
-use vfio_type1::{Access, Errno, Kernel, MapDma, MapError, UnmapDma};
+use std::sync::Arc;
+
+use common::{DeviceMemory, RAM, Rig, memory, process};
+use vfio_type1::{Access, Errno, Kernel, MapDma, MapError, Process, UnmapDma};
 
 #[test]
 fn the_limit_counts_whole_pages_and_may_be_reached() {
@@ -41,6 +43,19 @@ fn a_page_mapped_twice_counts_twice_and_mlock_shares_the_account() {
     rig.map(0, 0x1000).unwrap();
     rig.map(0x1000, 0x1000).unwrap();
     assert_eq!(rig.process.locked_pages(), 7);
+}
+
+#[test]
+fn memory_of_other_devices_is_not_charged() {
+    let rig = Rig::plain(Kernel::NEWEST);
+    let process = Process::new(Arc::new(DeviceMemory(memory())));
+    process.set_cap_ipc_lock(false);
+    process.set_memlock(0);
+    let bar = MapDma::new(0, RAM, 0x10_0000, Access::ReadWrite);
+    rig.container.map(&process, &bar).unwrap();
+    assert_eq!((process.locked_pages(), rig.container.mappings()[0].locked_pages), (0, 0));
+    rig.container.unmap(&process, &UnmapDma::all()).unwrap();
+    assert_eq!(process.locked_pages(), 0);
 }
 
 #[test]

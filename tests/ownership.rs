@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use common::{device_name, group, iommu, msi, process, vtd};
 use vfio_type1::{
-    Binding, Container, DeviceDescription, Errno, FdTarget, FixedIommu, GroupDescription, GroupId,
-    GroupKind, Iommu, IommuDriver, Kernel, OpenGroup, Process, RegionKind, ReservedRegion, Vfio,
-    extension,
+    Behaviours, Binding, Container, DeviceDescription, Errno, FdTarget, FixedIommu,
+    GroupDescription, GroupId, GroupKind, Iommu, IommuDriver, Kernel, OpenGroup, Process,
+    RegionKind, ReservedRegion, Vfio, extension,
 };
 
 fn open(vfio: &Vfio, number: u32, process: &Process) -> OpenGroup {
@@ -49,6 +49,17 @@ fn firmware_memory_is_refused_where_each_kernel_refuses_it() {
             assert_eq!(attach(&vfio).map(drop), expected, "{:?}, {kernel}", iommu.driver());
         }
     }
+}
+
+#[test]
+fn a_kernel_of_ones_own_has_the_rules_it_is_given() {
+    // The claim of 5.19 without its look at direct regions: VT-d then refuses the attach, as before.
+    let direct_regions = Kernel::V5_10.behaviours().direct_regions;
+    let kernel =
+        Kernel::custom("mine", Behaviours { direct_regions, ..*Kernel::V6_1.behaviours() });
+    let rmrr = ReservedRegion::new(0xb000_0000, 0xb00f_ffff, RegionKind::Direct);
+    let vfio = Vfio::new(kernel, [group(&vtd(48), 1, vec![rmrr, msi()])]).unwrap();
+    assert_eq!(attach(&vfio).map(drop), Err(("SET_IOMMU", Errno::EPERM)));
 }
 
 #[test]

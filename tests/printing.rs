@@ -8,10 +8,19 @@ mod common;
 
 use common::{Rig, device_name, emulated, group, msi, vtd};
 use vfio_type1::abi::command;
-use vfio_type1::{Container, Errno, GroupId, Iova, Kernel, MemoryChange};
+use vfio_type1::{
+    Access, Container, DeviceDescription, Errno, GroupDescription, GroupId, GroupKind, Iova,
+    Kernel, MapDma, MemoryChange, UnmapDma, Vfio, extension,
+};
 
 fn rig() -> Rig {
     Rig::new(Kernel::V7_3, 3, vec![group(&vtd(39), 1, vec![msi()]), emulated(2)])
+}
+
+/// A group without an IOMMU.
+fn bare(number: u32) -> GroupDescription {
+    let devices = vec![DeviceDescription::new(device_name(number), Vec::new())];
+    GroupDescription { number, kind: GroupKind::NoIommu, devices }
 }
 
 #[test]
@@ -34,6 +43,13 @@ fn handles_say_which_ones_they_are() {
     }
     let empty: Container = rig.vfio.open_container();
     assert!(format!("{empty:?}").contains("none"), "{empty:?}");
+    let vfio = Vfio::new(Kernel::V7_3, vec![bare(4)]).unwrap();
+    vfio.set_noiommu(true);
+    let group = vfio.open_group(GroupId::NoIommu(4), &rig.process).unwrap();
+    let container = vfio.open_container();
+    group.set_container(&container, &rig.process).unwrap();
+    container.set_iommu(&rig.process, extension::NOIOMMU).unwrap();
+    assert!(format!("{container:?}").contains("noiommu"), "{container:?}");
 }
 
 #[test]
@@ -41,14 +57,66 @@ fn a_faults_history_can_be_printed_and_compared() {
     let rig = rig();
     let bus = rig.vfio.bus_master(&device_name(1)).unwrap();
     rig.map(0x1000, 0x1000).unwrap();
-    let request = vfio_type1::UnmapDma::new(0x1000, 0x1000);
-    rig.container.unmap(&rig.process, &request).unwrap();
+    rig.container.unmap(&rig.process, &UnmapDma::new(0x1000, 0x1000)).unwrap();
     let read = || bus.read(Iova(0x1000), &mut [0]).unwrap_err();
     let (first, second) = (read(), read());
     assert_eq!(first, second);
     rig.map(0x8000, 0x1000).unwrap();
     assert_ne!(first, read(), "one call more ago");
     assert!(read().to_string().contains("0x1000..0x1fff was unmapped 1 call ago"));
+}
+
+#[test]
+fn a_fault_tells_the_last_thing_that_happened_to_an_address() {
+    let rig = rig();
+    let bus = rig.vfio.bus_master(&device_name(1)).unwrap();
+    let says = |expected: &str| {
+        let fault = bus.read(Iova(0x5000), &mut [0]).unwrap_err();
+        assert!(fault.to_string().contains(expected), "{fault} lacks {expected}");
+        fault
+    };
+    // Refused: the process has no memory there.
+    let request = MapDma::new(0x5000, 0x1000, 0x1000, Access::Write);
+    rig.container.map(&rig.process, &request).unwrap_err();
+    let (one, same) = (
+        says("refused with EFAULT by the last call"),
+        says("refused with EFAULT by the last call"),
+    );
+    assert_eq!(one, same);
+    rig.map(0x9000, 0x1000).unwrap();
+    assert_ne!(one, says("refused with EFAULT 1 call ago"));
+    rig.map(0x5000, 0x1000).unwrap();
+    rig.container.unmap(&rig.process, &UnmapDma::new(0x5000, 0x1000)).unwrap();
+    says("0x5000..0x5fff was unmapped by the last call");
+
+    rig.map(0x5000, 0x1000).unwrap();
+    rig.groups.iter().for_each(|group| group.unset_container().unwrap());
+    rig.groups[0].set_container(&rig.container, &rig.process).unwrap();
+    rig.container.set_iommu(&rig.process, extension::TYPE1V2).unwrap();
+    says("went when the container's last group left");
+}
+
+#[test]
+fn a_thread_without_a_name_is_not_named() {
+    let rig = rig();
+    let bus = rig.vfio.bus_master(&device_name(1)).unwrap();
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            rig.map(0x1000, 0x1000).unwrap();
+            rig.container.unmap(&rig.process, &UnmapDma::new(0x1000, 0x1000)).unwrap();
+        });
+    });
+    let fault = bus.read(Iova(0x1000), &mut [0]).unwrap_err().to_string();
+    assert!(fault.contains("unmapped by the last call") && !fault.contains("thread"), "{fault}");
+}
+
+#[test]
+fn what_may_be_done_with_memory_is_said_in_words() {
+    let words = [Access::Read, Access::Write, Access::ReadWrite].map(|access| access.to_string());
+    assert_eq!(words, ["read-only", "write-only", "read-write"]);
+    let vfio = Vfio::new(Kernel::V7_3, vec![bare(4), emulated(7)]).unwrap();
+    let refused = vfio.open_group(GroupId::Numbered(5), &common::process()).unwrap_err();
+    assert_eq!(refused.to_string(), "the host has no group 5; it has 7, noiommu-4");
 }
 
 #[test]

@@ -343,6 +343,20 @@ fn mappings_that_go_with_the_last_group_are_told_from_leaks() {
     drop(second);
     assert!(vfio.take_findings().kept.is_empty());
 
+    // It loses the same mappings twice, and closes the container the second time.
+    let mut twice = rig();
+    twice.groups.clear();
+    twice.plug(1);
+    twice.container.set_iommu(&twice.process, extension::TYPE1V2).unwrap();
+    twice.map(0x10000, RAM, 0x2000).unwrap();
+    twice.map(0x20000, RAM, 0x1000).unwrap();
+    let Rig { vfio, container, groups, .. } = twice;
+    drop((groups, container));
+    let findings = vfio.take_findings().kept;
+    let found: Vec<_> = findings.iter().map(|finding| (&finding.mistake, finding.times)).collect();
+    let expected = [(Mistake::Vanished { group, live }, 1), (Mistake::Leaked { group, live }, 1)];
+    assert_eq!(found, expected.each_ref().map(|(mistake, times)| (mistake, *times)));
+
     // It unmaps first; or another group stays.
     let Rig { vfio, container, groups, process, .. } = rig();
     container.unmap(&process, &UnmapDma::all()).unwrap();

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use vfio_type1::{
-    Access, Container, DeviceDescription, FixedIommu, GroupDescription, GroupId, GroupKind, Iommu,
-    IommuDriver, Iova, IovaRange, Kernel, MapDma, ModelMemory, OpenGroup, PageSizes, Process,
-    RegionKind, ReservedRegion, Vaddr, VaddrRange, Vfio, extension,
+    Access, Container, DeviceDescription, Fault, FixedIommu, GroupDescription, GroupId, GroupKind,
+    Iommu, IommuDriver, Iova, IovaRange, Kernel, MapDma, Memory, ModelMemory, OpenGroup, PageSizes,
+    PinFault, PinnedRun, Process, RegionKind, ReservedRegion, Vaddr, VaddrRange, Vfio, extension,
 };
 
 /// Where the test process has read-write memory: 1 GiB.
@@ -70,6 +70,23 @@ pub(crate) fn memory() -> Arc<ModelMemory> {
     memory.add(VaddrRange::from_size(Vaddr(RAM), 1 << 30).unwrap(), true).unwrap();
     memory.add(VaddrRange::from_size(Vaddr(ROM), 1 << 20).unwrap(), false).unwrap();
     Arc::new(memory)
+}
+
+/// Memory of another device, of which no page counts as locked.
+pub(crate) struct DeviceMemory(pub(crate) Arc<ModelMemory>);
+
+impl Memory for DeviceMemory {
+    fn read(&self, from: Vaddr, into: &mut [u8]) -> Result<(), Fault> {
+        self.0.read(from, into)
+    }
+
+    fn write(&self, to: Vaddr, bytes: &[u8]) -> Result<(), Fault> {
+        self.0.write(to, bytes)
+    }
+
+    fn pin(&self, pages: VaddrRange, access: Access) -> Result<PinnedRun, PinFault> {
+        self.0.pin(pages, access).map(|run| PinnedRun { charged: false, ..run })
+    }
 }
 
 /// A container with groups in it. The groups are dropped last, as their drop empties it.

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Breaks the rules for drivers of emulated devices.
 
-use vfio_type1::{Access, Errno, Iova, MapDma, UnmapDma, extension};
+use std::sync::Arc;
 
-use crate::common::{RAM, Rig, device_name, emulated, group, msi, vtd};
+use vfio_type1::{Access, Errno, Iova, MapDma, Process, UnmapDma, extension};
+
+use crate::common::{DeviceMemory, RAM, Rig, device_name, emulated, group, memory, msi, vtd};
 use crate::{Broken, K, broken};
 
 pub(crate) fn break_emulated(broken: &mut Broken) {
@@ -39,6 +41,13 @@ pub(crate) fn break_emulated(broken: &mut Broken) {
     broken!(broken, "DmaRwError", rw(0x10_0000, &mut byte), EFAULT);
     rig.process.exit();
     broken!(broken, "DmaRwError", rw(0, &mut byte), EPERM);
+
+    let rig = Rig::new(K, extension::TYPE1V2, vec![emulated(2)]);
+    let bar = Process::new(Arc::new(DeviceMemory(memory())));
+    rig.container.map(&bar, &read).unwrap();
+    let device = rig.groups[0].open_device(&device_name(2), &rig.process).unwrap();
+    device.on_unmap(|_, _| {});
+    broken!(broken, "PinPagesError", pin(&device, 0, 1, Access::Read), EINVAL);
 
     let v1 = Rig::new(K, extension::TYPE1, vec![emulated(2)]);
     let device = v1.groups[0].open_device(&device_name(2), &v1.process).unwrap();
