@@ -54,10 +54,19 @@ fn track() -> Operation {
 }
 
 fn get_bitmap(pages: u64, page: BitmapPage) -> Operation {
-    let size = BitmapSize::Right;
-    let bitmap = Bitmap { room: 512, size, page, beyond_user: false, fill: 0 };
+    let bitmap = bitmap(page);
     let (slot, caller, place, extent) = (0, 0, AT_0, Extent::Pages(pages));
     Operation::Call(Call::GetBitmap { slot, caller, place, extent, bitmap, door: Door::Typed })
+}
+
+fn bitmap(page: BitmapPage) -> Bitmap {
+    Bitmap { room: 512, size: BitmapSize::Right, page, beyond_user: false, fill: 0 }
+}
+
+fn unmap(pages: u64) -> Operation {
+    let (slot, caller, place, extent) = (0, 0, AT_0, Extent::Pages(pages));
+    let (flags, bitmap, door) = (0, bitmap(BitmapPage::Right), Door::Typed);
+    Operation::Call(Call::Unmap { slot, caller, place, extent, flags, bitmap, door })
 }
 
 /// Pins the first pages of the mapping for reading.
@@ -117,6 +126,22 @@ fn pages_of_a_refused_pin_stay_dirty() {
         get_bitmap(1, BitmapPage::Right),
     ];
     agree(&host, &program);
+}
+
+/// 6.2: a device is told at most eleven times to let go of a mapping, and lets go of one pin each time.
+#[test]
+fn eleven_pins_of_a_page_are_let_go_of_and_twelve_are_not() {
+    for pins in [11, 12] {
+        let host = scene(Kernel::V7_3, vec![iommu(0x1000)], vec![group(Kind::Emulated, &[])]);
+        let mut program = vec![
+            assign(0),
+            Operation::Files(Files::OpenEmulated),
+            map(Extent::Pages(1), To::Ram(0)),
+        ];
+        program.extend((0..pins).map(|_| pin(1)));
+        program.push(unmap(1));
+        agree(&host, &program);
+    }
 }
 
 /// 3.12 does not say it: domains that share no page size leave all but MAP with the CPU's page.

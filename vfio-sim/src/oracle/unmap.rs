@@ -10,8 +10,8 @@ use super::span::Span;
 use super::type1::{Type1, Version, check_flags};
 use super::{Host, Oracle, Process};
 
-/// 6.2: more rounds than this on one mapping are a bug of a device's driver.
-const ROUNDS: u32 = 10;
+/// 6.2: the first round and ten more. What is pinned then is a bug of a device's driver.
+const ROUNDS: u32 = 11;
 
 const EVERYTHING: Span = Span { first: 0, last: u64::MAX };
 
