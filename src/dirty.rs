@@ -79,9 +79,6 @@ pub enum BitmapError {
         /// The first address it may not reach.
         limit: Vaddr,
     },
-    /// The page size is zero.
-    #[error("the bitmap's page size is 0; state the container's page")]
-    NoPageSize,
     /// The range holds no whole page of the stated size.
     #[error("{size:#x} bytes hold no page of {page_size:#x} bytes")]
     NoPages {
@@ -134,11 +131,9 @@ impl UserBitmap {
         if data.0.checked_add(bytes).is_none_or(|end| end > limit.0) {
             return Err(BitmapError::BeyondUser { data, bytes, limit });
         }
-        if page_size == 0 {
-            return Err(BitmapError::NoPageSize);
-        }
-        // The kernel goes by the lowest bit set; whether the size is the right one comes later.
-        let pages = size >> page_size.trailing_zeros();
+        // The kernel goes by the lowest bit set, and for 0 counts bytes as pages; whether the size is the
+        // right one comes later.
+        let pages = size.wrapping_shr(page_size.trailing_zeros());
         if pages == 0 {
             return Err(BitmapError::NoPages { size, page_size });
         }

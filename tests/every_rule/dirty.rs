@@ -27,7 +27,6 @@ pub(crate) fn break_dirty(broken: &mut Broken) {
     broken!(broken, "DirtyError", get(0x1_0000, 0x4000, fault), EFAULT);
     let bad_bitmaps = [
         UserBitmap { data: Vaddr(u64::MAX), ..good },
-        UserBitmap { page_size: 0, ..good },
         UserBitmap { page_size: 1 << 30, ..good },
         UserBitmap { bytes: 0, ..good },
         UserBitmap { bytes: (1 << 28) + 8, ..good },

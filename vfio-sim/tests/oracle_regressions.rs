@@ -104,6 +104,22 @@ fn get_bitmap_without_tracking_is_einval_whatever_else_is_wrong() {
     agree(&host, &[assign(0), get_bitmap(1, BitmapPage::Bytes(0x3000))]);
 }
 
+/// 6.1 step 4d: of a page size of 0 the kernel makes a shift of 0, so a bitmap that is large enough passes, and the
+/// range that wraps is found first (7.2, recorded).
+#[test]
+fn a_page_size_of_0_is_refused_behind_a_range_that_wraps() {
+    let host = scene(Kernel::V7_2, vec![iommu(0x1000)], vec![group(Kind::Iommu(0), &[])]);
+    let (slot, caller, extent) = (0, 0, Extent::Pages(7));
+    let place = Place { pages: -3, ..AT_0 };
+    let (flags, door) = (1, Door::Typed);
+    for bytes in [8, 7 * 0x1000 / 8] {
+        let size = BitmapSize::Bytes(bytes);
+        let bitmap = Bitmap { size, ..bitmap(BitmapPage::Bytes(0)) };
+        let unmap = Call::Unmap { slot, caller, place, extent, flags, bitmap, door };
+        agree(&host, &[assign(0), track(), Operation::Call(unmap)]);
+    }
+}
+
 /// 7.6 does not say it: pages are pinned with the permissions of the mapping, not with those that
 /// the device asks for. Here memory that is read-only is mapped for writing.
 #[test]

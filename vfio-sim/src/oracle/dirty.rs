@@ -261,10 +261,10 @@ pub(super) fn check_user_range(release: Release, bitmap: &UserBitmap) -> Answer<
 
 /// 6.1 step 4d, for a range of `size` bytes.
 pub(super) fn check_bitmap(bitmap: &UserBitmap, size: u64) -> Answer<()> {
-    if bitmap.page_size == 0 {
-        return refuse("NoPageSize", Errno::EINVAL);
-    }
-    let n = size >> bitmap.page_size.trailing_zeros();
+    let n = match bitmap.page_size {
+        0 => size,
+        page_size => size >> page_size.trailing_zeros(),
+    };
     if n == 0 {
         return refuse("NoPages", Errno::EINVAL);
     }
