@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod bytes;
+
 use std::sync::Arc;
 
 use vfio_type1::{
