@@ -111,9 +111,9 @@ impl Door {
         self.memory.read(Vaddr(place.page()), &mut page).unwrap();
         let (before, rest) = page.split_at(place.offset(bytes.len()));
         let (bytes, behind) = rest.split_at(bytes.len());
-        let untouched = |bytes: &[u8]| bytes.iter().all(|byte| *byte == CANARY);
-        assert!(untouched(before), "{command:#x} wrote before its argument");
-        assert!(untouched(behind), "{command:#x} wrote behind its argument");
+        let canaries = [CANARY; PAGE];
+        assert!(before == &canaries[..before.len()], "{command:#x} wrote before its argument");
+        assert!(behind == &canaries[..behind.len()], "{command:#x} wrote behind its argument");
         Answer { result, bytes: bytes.to_vec() }
     }
 
