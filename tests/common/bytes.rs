@@ -15,6 +15,8 @@ use super::{ROM, Rig};
 pub(crate) const END: u64 = 0x3000_0000_0000;
 /// Fills memory around arguments.
 pub(crate) const CANARY: u8 = 0xa5;
+/// The container's descriptor in the process; no other is open.
+pub(crate) const CONTAINER_FD: i32 = 7;
 const PAGE: usize = 0x1000;
 
 /// Where an argument lies.
@@ -122,7 +124,11 @@ impl Door {
         let Rig { container, process, groups, .. } = &self.rig;
         match command {
             command::GROUP_GET_STATUS..=command::GROUP_GET_DEVICE_FD => {
-                let reply = groups[0].ioctl(process, command, arg, |_| FdTarget::Closed);
+                let resolve = |fd| match fd {
+                    CONTAINER_FD => FdTarget::Container(container.clone()),
+                    _ => FdTarget::Closed,
+                };
+                let reply = groups[0].ioctl(process, command, arg, resolve);
                 match reply {
                     Ok(GroupReply::Done) => Ok(0),
                     Ok(GroupReply::Device(_)) => Ok(3),
