@@ -24,6 +24,7 @@ fn rules(kernel: Kernel) -> Vec<Rule> {
         rule(10, "Fault", EFAULT, &[(Bytes, 23)]),
         rule(20, "TooShort", EINVAL, &[(Argsz, 23)]),
         rule(20, "UnknownFlags", EINVAL, &[(Flags, 8)]),
+        rule(20, "UnknownFlags", EINVAL, &[(Flags, 9), (Bytes, 47)]),
         rule(60, "MisalignedIova", EINVAL, &[(Iova, IOVA + 0x800)]),
         rule(71, "SizeZero", EINVAL, &[(Size, 0)]),
         rule(71, "MisalignedSize", EINVAL, &[(Size, 0x1800)]),
@@ -73,11 +74,14 @@ fn bitmap_rules() -> [Rule; 14] {
 }
 
 /// With flags ALL and VADDR, from 5.12.
-fn rules_of_all_and_vaddr() -> [Rule; 5] {
-    use Knob::{Emulated, Flags, Mapped};
+fn rules_of_all_and_vaddr() -> [Rule; 7] {
+    use Knob::{Argsz, Bytes, Emulated, Flags, Mapped};
     [
         rule(30, "BitmapWithOther", EINVAL, &[(Flags, 3)]),
         rule(30, "BitmapWithOther", EINVAL, &[(Flags, 5)]),
+        // The bitmap is not looked for then.
+        rule(30, "BitmapWithOther", EINVAL, &[(Flags, 3), (Argsz, 47)]),
+        rule(30, "BitmapWithOther", EINVAL, &[(Flags, 5), (Bytes, 47)]),
         rule(50, "EmulatedGroup", EBUSY, &[(Flags, 4), (Emulated, 1)]),
         rule(70, "AllWithRange", EINVAL, &[(Flags, 2)]),
         rule(100, "AlreadyInvalid", EINVAL, &[(Flags, 4), (Mapped, LOST), (Emulated, 0)]),
