@@ -36,10 +36,10 @@ fn rules(kernel: Kernel) -> Vec<Rule> {
         rule(50, "NoMemory", ENOMEM, &[(Flags, 1), (Tracking, 0), (Allocation, 1)]),
     ]);
     rules.extend(get_bitmap_rules());
-    rules.push(match release(kernel) >= (6, 18) {
-        true => rule(90, "Wraps", EOVERFLOW, &[(Flags, 4), (Knob::Size, WRAPS)]),
-        false => rule(90, "Wraps", EINVAL, &[(Flags, 4), (Knob::Size, WRAPS)]),
-    });
+    let wraps = if release(kernel) >= (6, 18) { EOVERFLOW } else { EINVAL };
+    let over_the_top = [(Flags, 4), (Knob::Iova, LAST_PAGE), (Knob::Size, 0x2000)];
+    rules.push(rule(90, "Wraps", wraps, &[(Flags, 4), (Knob::Size, WRAPS)]));
+    rules.push(rule(90, "Wraps", wraps, &over_the_top));
     if release(kernel) < (6, 18) {
         let top = [(Flags, 4), (Knob::Iova, LAST_PAGE), (Knob::Size, 0x1000)];
         rules.push(rule(90, "ReachesTop", EINVAL, &top));
@@ -47,14 +47,16 @@ fn rules(kernel: Kernel) -> Vec<Rule> {
     rules
 }
 
-fn get_bitmap_rules() -> [Rule; 19] {
+fn get_bitmap_rules() -> [Rule; 20] {
     use Knob::{Argsz, BitmapBytes, BitmapData, BitmapPage, Bytes, Flags, Iova, Size, Tracking};
     [
         rule(60, "TooShort", EINVAL, &[(Flags, 4), (Argsz, 47)]),
         rule(70, "Fault", EFAULT, &[(Flags, 4), (Bytes, 47)]),
         rule(80, "SizeZero", EINVAL, &[(Flags, 4), (Size, 0)]),
         rule(100, "BeyondUser", EINVAL, &[(Flags, 4), (BitmapData, WRAPS)]),
-        rule(110, "NoPageSize", EINVAL, &[(Flags, 4), (BitmapPage, 0)]),
+        // A page size of 0 counts as one of a byte.
+        rule(110, "TooSmall", EINVAL, &[(Flags, 4), (BitmapPage, 0), (BitmapBytes, 8)]),
+        rule(120, "WrongPageSize", EINVAL, &[(Flags, 4), (BitmapPage, 0), (BitmapBytes, 4096)]),
         rule(110, "NoPages", EINVAL, &[(Flags, 4), (BitmapPage, 1 << 20)]),
         rule(110, "TooSmall", EINVAL, &[(Flags, 4), (BitmapBytes, 0)]),
         rule(110, "TooLarge", EINVAL, &[(Flags, 4), (BitmapBytes, 1 << 29)]),

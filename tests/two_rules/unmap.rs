@@ -29,6 +29,7 @@ fn rules(kernel: Kernel) -> Vec<Rule> {
         rule(71, "SizeZero", EINVAL, &[(Size, 0)]),
         rule(71, "MisalignedSize", EINVAL, &[(Size, 0x1800)]),
         rule(72, "Wraps", wraps, &[(Size, WRAPS)]),
+        rule(72, "Wraps", wraps, &[(Iova, LAST_PAGE), (Size, 0x2000)]),
         rule(90, "Cuts", EINVAL, &[(Iova, IOVA + 0x1000)]),
         rule(90, "Cuts", EINVAL, &[(Size, 0x1000)]),
         // By now it is done.
@@ -52,16 +53,18 @@ fn rules(kernel: Kernel) -> Vec<Rule> {
 }
 
 /// With flag GET_DIRTY_BITMAP, from 5.8.
-fn bitmap_rules() -> [Rule; 14] {
+fn bitmap_rules() -> [Rule; 15] {
     use Knob::{Argsz, BitmapBytes, BitmapData, BitmapPage, Bytes, Flags, Size, Tracking};
     [
         rule(41, "TooShort", EINVAL, &[(Flags, 1), (Argsz, 47)]),
         rule(42, "Fault", EFAULT, &[(Flags, 1), (Bytes, 47)]),
         rule(43, "BeyondUser", EINVAL, &[(Flags, 1), (BitmapData, WRAPS)]),
-        rule(44, "NoPageSize", EINVAL, &[(Flags, 1), (BitmapPage, 0)]),
         rule(44, "NoPages", EINVAL, &[(Flags, 1), (BitmapPage, 1 << 20)]),
         rule(44, "TooSmall", EINVAL, &[(Flags, 1), (BitmapBytes, 0)]),
         rule(44, "TooLarge", EINVAL, &[(Flags, 1), (BitmapBytes, 1 << 29)]),
+        // A page size of 0 counts as one of a byte.
+        rule(44, "TooSmall", EINVAL, &[(Flags, 1), (BitmapPage, 0), (BitmapBytes, 8)]),
+        rule(80, "WrongPageSize", EINVAL, &[(Flags, 1), (BitmapPage, 0), (BitmapBytes, 4096)]),
         // A bitmap cannot fit such sizes, whatever else is wrong with them.
         rule(44, "NoPages", EINVAL, &[(Flags, 1), (Size, 0)]),
         rule(44, "NoPages", EINVAL, &[(Flags, 1), (Size, 0x1000), (BitmapPage, 0x2000)]),
