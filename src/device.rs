@@ -97,6 +97,9 @@ impl OpenDevice {
     }
 
     fn dma_rw(&self, iova: Iova, copy: Transfer<'_>) -> Result<(), DmaRwError> {
+        if copy.len() == 0 {
+            return Err(DmaRwError::Empty);
+        }
         self.container
             .with_type1(|type1| type1.dma_rw(iova, copy))
             .unwrap_or(Err(DmaRwError::NoDriver))

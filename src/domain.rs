@@ -99,10 +99,11 @@ impl IommuDriver {
         }
     }
 
-    /// What the driver answers when a domain shall be a nested one (spec 1.4): the SMMUs can, VT-d
+    /// What the driver answers when a domain shall be a nested one (spec 1.4): the SMMUs could, VT-d
     /// could with hardware that is not modelled, the others do not know it.
     fn can_nest(self, behaviours: &Behaviours) -> Result<(), Errno> {
         match self {
+            Self::SmmuV3 | Self::SmmuV2 if behaviours.smmu_nesting_is_eperm => Err(Errno::EPERM),
             Self::SmmuV3 | Self::SmmuV2 => Ok(()),
             Self::IntelVtd if behaviours.vtd_nesting_is_enodev => Err(Errno::ENODEV),
             Self::IntelVtd | Self::AmdVi | Self::Virtio | Self::Other(_) => Err(Errno::EINVAL),

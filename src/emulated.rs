@@ -127,8 +127,8 @@ pub enum DmaRwError {
     /// There is nothing to copy. EINVAL.
     #[error("no byte is to be copied")]
     Empty,
-    /// The device's container has no IOMMU driver. ENOTTY.
-    #[error("the container of the device has no IOMMU driver; set one first")]
+    /// The device's container has no type1 driver: it is a noiommu one. ENOTTY.
+    #[error("the container of the device has no type1 driver, so there are no mappings")]
     NoDriver,
     /// Mappings have lost their process address. EBUSY.
     #[error("mappings have lost their process address ({count}, by UNMAP flag VADDR)")]
@@ -192,7 +192,7 @@ pub(crate) enum Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Read(bytes) => bytes.len(),
             Self::Write(bytes) => bytes.len(),
@@ -307,9 +307,6 @@ impl Type1 {
 
     /// Copies between the device and the process, mapping by mapping.
     pub(crate) fn dma_rw(&mut self, iova: Iova, mut copy: Transfer<'_>) -> Result<(), DmaRwError> {
-        if copy.len() == 0 {
-            return Err(DmaRwError::Empty);
-        }
         if self.invalid_vaddrs != 0 {
             return Err(DmaRwError::VaddrsInvalid { count: self.invalid_vaddrs });
         }

@@ -106,6 +106,9 @@ pub struct Behaviours {
     pub nesting: bool,
     /// VT-d answers ENODEV rather than EINVAL when it cannot nest. 5.10. Spec 1.4.
     pub vtd_nesting_is_enodev: bool,
+    /// The SMMUs answer EPERM instead of making a nesting domain: it is made for a device, and so in use. 6.12 (from
+    /// 6.11 or so, to 6.12). Spec 1.4.
+    pub smmu_nesting_is_eperm: bool,
     /// VT-d and AMD-Vi share one page table implementation, which answers ERANGE rather than EFAULT
     /// beyond a domain's width. 6.19 or so (`drivers/iommu/generic_pt`).
     pub shared_page_tables: bool,
@@ -148,6 +151,7 @@ const NEWEST: Behaviours = Behaviours {
     info_chain: InfoChain::Aligned,
     nesting: false,
     vtd_nesting_is_enodev: false,
+    smmu_nesting_is_eperm: true,
     shared_page_tables: true,
     ownership: Ownership::Claimed,
     direct_regions: DirectRegions::RefuseClaim,
@@ -172,6 +176,7 @@ const V6_12: Behaviours = Behaviours {
 
 /// Debian 6.1.192: before the aligned chain of 6.6 and iommufd in 6.2.
 const V6_1: Behaviours = Behaviours {
+    smmu_nesting_is_eperm: false,
     sysfs_one_page: false,
     info_chain: InfoChain::Packed,
     direct_regions: DirectRegions::VtdRefusesClaim,
@@ -246,6 +251,12 @@ impl Kernel {
     /// A kernel that behaves as `behaviours` says: a known one with a backport, or one to come.
     pub const fn custom(name: &'static str, behaviours: Behaviours) -> Self {
         Self { name, behaviours }
+    }
+
+    /// The same kernel on a CPU whose user addresses end elsewhere; see [`Behaviours::user_limit`].
+    pub const fn with_user_limit(mut self, limit: Vaddr) -> Self {
+        self.behaviours.user_limit = limit;
+        self
     }
 
     /// The name, such as `"6.12"`.

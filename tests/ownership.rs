@@ -74,6 +74,28 @@ fn msis_must_be_isolated_or_the_parameter_set() {
     }
 }
 
+/// Recorded on arm64 6.12. In 6.13 the type went.
+#[test]
+fn smmus_nest_until_their_domains_are_made_for_a_device() {
+    for driver in [IommuDriver::SmmuV3, IommuDriver::SmmuV2] {
+        let smmu: Arc<dyn Iommu> = Arc::new(iommu(driver, 48));
+        let cases = [
+            (Kernel::V5_10, Ok(())),
+            (Kernel::V6_1, Ok(())),
+            (Kernel::V6_12, Err(Errno::EPERM)),
+            (Kernel::V7_2, Err(Errno::ENODEV)),
+        ];
+        for (kernel, expected) in cases {
+            let vfio = Vfio::new(kernel, [group(&smmu, 1, vec![msi()])]).unwrap();
+            let (process, container) = (process(), vfio.open_container());
+            let group = open(&vfio, 1, &process);
+            group.set_container(&container, &process).unwrap();
+            let set = container.set_iommu(&process, extension::NESTING);
+            assert_eq!(set.map_err(|error| error.errno()), expected, "{driver}, {kernel}");
+        }
+    }
+}
+
 fn shared_with_the_kernel(kernel: Kernel) -> Vfio {
     let mut group = group(&vtd(48), 1, vec![msi()]);
     let mut other = DeviceDescription::new("0000:00:1f.2", vec![msi()]);

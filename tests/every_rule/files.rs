@@ -133,6 +133,10 @@ pub(crate) fn break_files(broken: &mut Broken) {
     other.set_iommu(&process, 8).unwrap();
     let error = other.info().unwrap_err();
     plain("NoType1", &error, error.errno(), Errno::ENOTTY);
+    let unmapped = free.open_device("0000:01:00.0", &process).unwrap();
+    let error = unmapped.dma_write(Iova(0), &[1]).unwrap_err();
+    plain("DmaRwError", &error, error.errno(), Errno::ENOTTY);
+    drop(unmapped);
     process.set_cap_sys_rawio(false);
     let error = free.open_device("0000:01:00.0", &process).unwrap_err();
     plain("OpenDeviceError", &error, error.errno(), Errno::EPERM);

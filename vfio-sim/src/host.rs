@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use vfio_type1::{
     Binding, DeviceDescription, FixedIommu, GroupDescription, GroupId, GroupKind, HostError, Iommu,
-    IovaRange, Kernel, PageSize, ReservedRegion, Vfio,
+    IovaRange, Kernel, PageSize, ReservedRegion, Vaddr, Vfio,
 };
 
 use crate::device::ModelSpec;
@@ -17,6 +17,9 @@ use crate::knobs::Knobs;
 use crate::pci::{HostBridge, PciFunction};
 use crate::platform::Platform;
 use crate::policy::out_of_reach;
+
+/// Where user addresses end on arm64, as Debian's 6.12 was measured to have it (spec 7.4).
+pub(crate) const ARM64_USER_LIMIT: Vaddr = Vaddr(1 << 52);
 
 /// A machine.
 #[derive(Clone, Debug, PartialEq)]
@@ -147,6 +150,8 @@ impl Host {
 
     /// The VFIO driver of `kernel` on this host, with other settings.
     pub fn boot_with(&self, kernel: Kernel, knobs: &Knobs) -> Result<Vfio, BootError> {
+        let arm = self.iommus.iter().any(|iommu| iommu.platform.is_arm());
+        let kernel = if arm { kernel.with_user_limit(ARM64_USER_LIMIT) } else { kernel };
         let iommu = |iommu: &HostIommu| -> Arc<dyn Iommu> {
             let iommu = iommu.platform.iommu(&kernel, self.page_size);
             Arc::new(FixedIommu { page_sizes: knobs.pages.unwrap_or(iommu.page_sizes), ..iommu })

@@ -13,7 +13,8 @@ use vfio_type1::{
 
 use side_by_side::hosts::{GroupPlan, Kind, Scene, TestIommu};
 use side_by_side::operations::{
-    Bitmap, BitmapPage, BitmapSize, Call, Device, Door, Extent, Files, Operation, Place, To,
+    Bitmap, BitmapPage, BitmapSize, Call, Device, Door, Extent, Files, Operation, Place, Setting,
+    To,
 };
 use side_by_side::pair::Pair;
 
@@ -127,6 +128,18 @@ fn emulated_devices_pin_with_the_permissions_of_the_mapping() {
     let host = scene(Kernel::V7_3, vec![iommu(0x1000)], vec![group(Kind::Emulated, &[])]);
     let open = Operation::Files(Files::OpenEmulated);
     agree(&host, &[assign(0), open, map(Extent::Pages(1), To::RamEnd(0)), pin(1)]);
+}
+
+/// 7.6, dma_rw: that there is nothing to copy is found before that there is no driver.
+#[test]
+fn copying_nothing_is_einval_without_a_driver_too() {
+    let host = scene(Kernel::V7_3, vec![iommu(0x1000)], vec![group(Kind::NoIommu, &[])]);
+    let (group, caller, told) = (0, 0, None);
+    let open = Operation::Files(Files::OpenDevice { group, caller, device: 0, told });
+    let copy = |length| Operation::Device(Device::DmaWrite { device: 0, place: AT_0, length });
+    let assign = Operation::Files(Files::Assign { group, slot: 0, kind: 8 });
+    let noiommu = Operation::Set(Setting::NoIommuMode { enable: true });
+    agree(&host, &[noiommu, assign, open, copy(0), copy(1)]);
 }
 
 /// 7.6 does not say it: what a refused pin_pages pinned is released, but stays dirty.

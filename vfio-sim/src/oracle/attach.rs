@@ -200,10 +200,10 @@ fn matches(candidate: &Domain, iommu: &Arc<dyn Iommu>) -> bool {
         && theirs.last <= ours.last
 }
 
-/// 1.4: the SMMUs can nest.
+/// 1.4: the SMMUs could nest, until their domains were made for a device.
 fn nesting_errno(driver: IommuDriver, release: Release) -> Option<Errno> {
     match driver {
-        IommuDriver::SmmuV3 | IommuDriver::SmmuV2 => None,
+        IommuDriver::SmmuV3 | IommuDriver::SmmuV2 => release.from(6, 11).then_some(Errno::EPERM),
         IommuDriver::IntelVtd if release.up_to(5, 10) => Some(Errno::ENODEV),
         _ => Some(Errno::EINVAL),
     }

@@ -54,6 +54,11 @@ pub enum Platform {
 }
 
 impl Platform {
+    /// Whether only arm64 machines have it.
+    pub(crate) fn is_arm(&self) -> bool {
+        matches!(self, Self::Smmu(_) | Self::Dart(_))
+    }
+
     /// What `kernel` makes of the IOMMU, on a CPU with pages of `cpu_page`.
     pub fn iommu(&self, kernel: &Kernel, cpu_page: PageSize) -> FixedIommu {
         match self {

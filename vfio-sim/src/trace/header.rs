@@ -6,7 +6,7 @@ use vfio_type1::{Iova, IovaRange, Kernel, PageSize, PageSizes, Vaddr, VaddrRange
 use super::parser::Parser;
 use super::words::Words;
 use super::{ARGUMENT_END, Area, MAX_ARGUMENT};
-use crate::host::{HostDevice, HostGroup, HostGroupKind, HostIommu, HostRegion};
+use crate::host::{ARM64_USER_LIMIT, HostDevice, HostGroup, HostGroupKind, HostIommu, HostRegion};
 use crate::names::{iommu_driver, is_uuid};
 use crate::pci::PciFunction;
 use crate::platform::{Platform, Stated, Widths};
@@ -25,11 +25,11 @@ impl Parser {
         match word {
             Some("memory") => self.memory(&mut words),
             Some("kernel") => {
-                let kernel: Kernel = words
-                    .word("the kernel release")?
-                    .parse()
-                    .map_err(|error| format!("{error}"))?;
-                self.kernel = Some(kernel);
+                let release = words.word("the kernel release")?;
+                let kernel: Kernel = release.parse().map_err(|error| format!("{error}"))?;
+                let arm = release.ends_with("arm64");
+                self.kernel =
+                    Some(if arm { kernel.with_user_limit(ARM64_USER_LIMIT) } else { kernel });
                 words.end()
             }
             Some("iommu") => self.iommu(&mut words),

@@ -240,6 +240,14 @@ mod tests {
     }
 
     #[test]
+    fn user_addresses_end_where_the_cpu_ends_them() {
+        let limit = |text: &str| Trace::parse("test", text).unwrap().kernel.behaviours().user_limit;
+        let x86 = format!("{HEADER}# end\n");
+        let arm = x86.replace("6.12.1\n", "6.12.107+deb13-arm64\n");
+        assert_eq!((limit(&x86).0, limit(&arm).0), (0xff_ffff_ffff_f000, 1 << 52));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line() {
         let error = |calls: &str| parse(calls).unwrap_err();
         assert_eq!(error("container c\n"), "line 6: no \"=>\", and so no answer");
