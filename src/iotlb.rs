@@ -13,7 +13,7 @@ use crate::range::{IovaRange, VaddrRange};
 const ENTRIES: usize = 8;
 
 /// A mapping as a device uses it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Translation {
     pub(crate) iova: IovaRange,
     pub(crate) vaddr: Vaddr,
@@ -45,7 +45,7 @@ impl Translation {
 }
 
 /// A few translations. They never overlap, since mappings do not.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Iotlb {
     entries: Vec<Translation>,
     /// The entry that was used last.

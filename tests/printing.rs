@@ -89,7 +89,9 @@ fn a_fault_tells_the_last_thing_that_happened_to_an_address() {
     rig.container.unmap(&rig.process, &UnmapDma::new(0x5000, 0x1000)).unwrap();
     says("0x5000..0x5fff was unmapped by the last call");
 
+    // Of a refusal and what came after it, the later one is told.
     rig.map(0x5000, 0x1000).unwrap();
+    rig.map(0x5000, 0x1000).unwrap_err();
     rig.groups.iter().for_each(|group| group.unset_container().unwrap());
     rig.groups[0].set_container(&rig.container, &rig.process).unwrap();
     rig.container.set_iommu(&rig.process, extension::TYPE1V2).unwrap();
