@@ -352,7 +352,7 @@ impl Type1 {
         let result = self.mappings.iter().try_for_each(|mapping| {
             let pages = self.enter(group, iommu, mapping, caller)?;
             if !mapping.iommu_mapped {
-                mapping.owner.lock_pages(pages);
+                self.charge_owner(group.id, mapping, pages)?;
                 charged.push(pages);
             }
             Ok(())
@@ -370,6 +370,25 @@ impl Type1 {
         }
         Ok(())
     }
+
+    /// The pages were counted against the caller's limit while they were pinned; they go to the account of
+    /// the owner, whose limit counts too.
+    fn charge_owner(
+        &self,
+        group: GroupId,
+        mapping: &Mapping,
+        pages: u64,
+    ) -> Result<(), AttachError> {
+        let over = |over| AttachError::ReplayPin {
+            group,
+            mapping: mapping.iova,
+            error: PinError::OverMemlock(over),
+        };
+        mapping.owner.check_charge(pages, mapping.exempt, self.cpu_page()).map_err(over)?;
+        mapping.owner.lock_pages(pages);
+        Ok(())
+    }
+
     /// Enters one mapping into the new domain; returns how many pages to charge.
     fn enter(
         &self,

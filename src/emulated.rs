@@ -36,7 +36,7 @@ pub enum PinPagesError {
     /// The device's container has no IOMMU driver. ENOTTY.
     #[error("the container of the device has no IOMMU driver; set one first")]
     NoDriver,
-    /// The group is not an emulated one. ENOTTY.
+    /// The group is not an emulated one. EINVAL: vfio-pci takes no unmap notifications.
     #[error("group {group} is behind an IOMMU; its devices do DMA by themselves")]
     NotEmulated {
         /// The group.
@@ -106,14 +106,15 @@ impl PinPagesError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::TooMany { .. } => Errno::E2BIG,
-            Self::NoDriver | Self::NotEmulated { .. } => Errno::ENOTTY,
+            Self::NoDriver => Errno::ENOTTY,
             Self::V1 => Errno::EACCES,
             Self::Wraps { errno, .. } => *errno,
             Self::VaddrsInvalid { .. } => Errno::EBUSY,
             Self::NoAccess { .. } => Errno::EPERM,
             Self::Pin { error, .. } => error.errno(),
             Self::NoMemory { .. } => Errno::ENOMEM,
-            Self::NoPages
+            Self::NotEmulated { .. }
+            | Self::NoPages
             | Self::NoCallback
             | Self::NotMapped { .. }
             | Self::DeviceMemory { .. } => Errno::EINVAL,
@@ -268,11 +269,9 @@ impl Type1 {
     pub(crate) fn unpin_pages(&mut self, iova: Iova, pages: u64) {
         let page = self.cpu_page();
         let uncharge_it = self.domains.is_empty();
-        let Ok(range) = pages_from(iova, pages, page, Errno::EINVAL) else {
-            return;
-        };
-        for index in 0..pages {
-            let at = Iova(range.first().0 + index * page.bytes());
+        let below_the_top =
+            |index: u64| iova.0.checked_add(index.checked_mul(page.bytes())?).map(Iova);
+        for at in (0..pages).map_while(below_the_top) {
             let Some(mapping) = self.mappings.containing_mut(at) else {
                 return;
             };

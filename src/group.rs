@@ -370,8 +370,9 @@ impl OpenGroup {
         let vfio = |device: &&DeviceDescription| device.binding == Binding::Vfio;
         let bound = || group.devices.iter().filter(vfio).map(|device| device.name.as_str());
         // vfio-pci takes options behind the name, which only virtual functions have.
+        let has_options = self.kernel().behaviours().device_options && !emulated;
         let options = |device: &str| {
-            let rest = name.strip_prefix(device).filter(|_| !emulated)?;
+            let rest = name.strip_prefix(device).filter(|_| has_options)?;
             rest.starts_with(' ').then(|| rest.trim_start_matches(' '))
         };
         for device in bound() {

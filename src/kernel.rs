@@ -104,7 +104,7 @@ pub struct Behaviours {
     pub info_chain: InfoChain,
     /// Type 6, nesting, is known. Up to 6.12. Spec 1.4.
     pub nesting: bool,
-    /// VT-d answers ENODEV rather than EINVAL when it cannot nest. 5.10. Spec 1.4.
+    /// VT-d answers ENODEV rather than EINVAL when it cannot nest. From 5.6 or so to 5.10. Spec 1.4.
     pub vtd_nesting_is_enodev: bool,
     /// The SMMUs answer EPERM instead of making a nesting domain: it is made for a device, and so in use. 6.12 (from
     /// 6.11 or so, to 6.12). Spec 1.4.
@@ -123,6 +123,8 @@ pub struct Behaviours {
     pub fd_checked_late: bool,
     /// GET_DEVICE_FD looks the name up before it looks at the container. 6.0 or so. Spec 2.6.
     pub device_name_first: bool,
+    /// GET_DEVICE_FD takes blanks and options behind the name of a device of vfio-pci. 5.7. Spec 2.6.
+    pub device_options: bool,
     /// `mmap` of a container is ENODEV rather than EINVAL. Between 5.11 and 6.1. Spec 1.1.
     pub mmap_is_enodev: bool,
     /// A failed domain allocation is always EIO. Up to 6.1. Spec 3.1.
@@ -158,6 +160,7 @@ const NEWEST: Behaviours = Behaviours {
     foreign_fd_is_ebadfd: true,
     fd_checked_late: false,
     device_name_first: true,
+    device_options: true,
     mmap_is_enodev: true,
     domain_alloc_is_eio: false,
     user_limit: Vaddr(0x00ff_ffff_ffff_f000),
@@ -211,6 +214,8 @@ const SERIES_2018_V6: Behaviours = Behaviours {
     unmap_at_top: UnmapAtTop::Refused,
     dirty_tracking: false,
     info_chain: InfoChain::IovaRanges,
+    vtd_nesting_is_enodev: false,
+    device_options: false,
     ..V5_10
 };
 

@@ -8,34 +8,39 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-toolchain=()
+toolchain=(cargo)
 branches=()
 if [ -x "$(rustc +nightly --print target-libdir 2>/dev/null)/../bin/llvm-cov" ]; then
-    toolchain=(+nightly)
+    toolchain=(cargo +nightly)
     branches=(--branch)
 fi
 export CARGO_TARGET_DIR=target/coverage
 mkdir -p "$CARGO_TARGET_DIR"
 report=$CARGO_TARGET_DIR/report.txt
-cargo "${toolchain[@]}" llvm-cov --workspace "${branches[@]}" \
-    --ignore-filename-regex '(vfio-sim|vfio-vmm|examples|tests)/' --show-missing-lines "$@" >"$report"
+lines=$CARGO_TARGET_DIR/uncovered.txt
+"${toolchain[@]}" llvm-cov --workspace ${branches[@]+"${branches[@]}"} \
+    --ignore-filename-regex "^$PWD/(vfio-sim|vfio-vmm|examples|tests)/" --show-missing-lines "$@" >"$report"
 sed '/^Uncovered Lines:/,$d' "$report"
+grep -q '^map.rs ' "$report" || { echo "the report says nothing about src/map.rs" >&2; exit 1; }
 
 # `FILE: 1, 4-6` for each line that is not covered, as `FILE:1`.
-uncovered() {
-    sed -n '/^Uncovered Lines:/,$s|^.*/src/\(.*\): \(.*\)|\1 \2|p' "$report" |
-        while read -r file lines; do
-            for part in ${lines//,/ }; do seq -f "src/$file:%g" "${part%-*}" "${part#*-}"; done
-        done
-}
+sed -n '/^Uncovered Lines:/,$s|^.*/src/\(.*\): \(.*\)|\1 \2|p' "$report" | while read -r file parts; do
+    for part in ${parts//,/ }; do seq -f "src/$file:%g" "${part%-*}" "${part#*-}"; done
+done >"$lines"
 
 unexplained=0
+used=$CARGO_TARGET_DIR/used.txt
+: >"$used"
 while IFS=: read -r file line; do
     text=$(sed -n "${line}s/^ *//p" "$file")
-    reason=$(awk -F ' \\| ' -v file="$file" -v text="$text" \
-        '$1 == file && index(text, $2) { print $3; exit }' tests/coverage-explained.txt)
-    [ -n "$reason" ] || unexplained=$((unexplained + 1))
+    entry=$(awk -F ' \\| ' -v file="$file" -v text="$text" \
+        '$1 == file && index(text, $2) { print; exit }' tests/coverage-explained.txt)
+    [ -n "$entry" ] || unexplained=$((unexplained + 1))
+    echo "$entry" >>"$used"
+    reason=${entry##* | }
     printf '%s:%s: %s\n    %s\n' "$file" "$line" "$text" "${reason:-NOT EXPLAINED}"
-done < <(uncovered)
+done <"$lines"
+stale=$(grep -v '^#' tests/coverage-explained.txt | grep -vxFf "$used" || true)
+[ -z "$stale" ] || printf 'explained, but covered:\n%s\n' "$stale"
 echo "$unexplained uncovered lines are not explained"
 [ "$unexplained" -eq 0 ]

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use common::{RAM, ROM, Rig, device_name, emulated, group, msi, vtd};
 use vfio_type1::{
     Access, DirtyPages, Errno, GroupId, Iova, IovaRange, Kernel, MapDma, OpenDevice, UnmapDma,
-    UserBitmap, Vaddr, extension,
+    UserBitmap, Vaddr, Vfio, extension,
 };
 
 fn rig(kernel: Kernel) -> Rig {
@@ -52,6 +52,42 @@ fn pins_are_counted_and_charged_once() {
     assert_eq!(rig.process.locked_pages(), 2, "the page pinned twice is still pinned");
     device.unpin_pages(Iova(0x10_2000), 2);
     assert_eq!(rig.process.locked_pages(), 0);
+}
+
+#[test]
+fn letting_go_stops_at_the_first_page_without_a_mapping_and_at_the_top() {
+    let rig = rig(Kernel::V7_3);
+    let device = device(&rig);
+    let top = u64::MAX - 0xfff;
+    for page in [0x10_0000, 0x10_2000, top] {
+        rig.map(page, 0x1000).unwrap();
+        device.pin_pages(Iova(page), 1, Access::Read).unwrap();
+    }
+    device.unpin_pages(Iova(0x10_0000), 3);
+    assert_eq!(rig.process.locked_pages(), 2, "what lies behind the hole stays pinned");
+    device.unpin_pages(Iova(top), 2);
+    assert_eq!(rig.process.locked_pages(), 1);
+}
+
+#[test]
+fn an_iommu_group_that_joins_counts_against_the_owners_limit_too() {
+    let other = common::process();
+    let vfio = Vfio::new(Kernel::V7_3, vec![emulated(5), group(&vtd(48), 1, vec![msi()])]).unwrap();
+    let container = vfio.open_container();
+    let mdev = vfio.open_group(GroupId::Numbered(5), &other).unwrap();
+    mdev.set_container(&container, &other).unwrap();
+    container.set_iommu(&other, extension::TYPE1V2).unwrap();
+    let owner = common::process();
+    owner.set_cap_ipc_lock(false);
+    owner.set_memlock(3 << 12);
+    let request = MapDma::new(0, RAM, 0x5000, Access::ReadWrite);
+    container.map(&owner, &request).unwrap();
+    let real = vfio.open_group(GroupId::Numbered(1), &other).unwrap();
+    let error = real.set_container(&container, &other).unwrap_err();
+    assert_eq!((error.errno(), owner.locked_pages()), (Errno::ENOMEM, 0));
+    owner.set_memlock(5 << 12);
+    real.set_container(&container, &other).unwrap();
+    assert_eq!((owner.locked_pages(), other.locked_pages()), (5, 0));
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub(crate) fn break_emulated(broken: &mut Broken) {
     let pin = |device: &vfio_type1::OpenDevice, iova, pages, access| {
         device.pin_pages(Iova(iova), pages, access)
     };
-    broken!(broken, "PinPagesError", pin(&real, 0, 1, Access::Read), ENOTTY);
+    broken!(broken, "PinPagesError", pin(&real, 0, 1, Access::Read), EINVAL);
     drop(real);
     let device = rig.groups[1].open_device(&device_name(2), &rig.process).unwrap();
     broken!(broken, "PinPagesError", pin(&device, 0, 0, Access::Read), EINVAL);
@@ -65,6 +65,9 @@ pub(crate) fn break_emulated_without_vaddr(broken: &mut Broken) {
     rig.groups[1].unset_container().unwrap();
     rig.map(0, 0x1000).unwrap();
     rig.container.unmap(&rig.process, &UnmapDma::all().vaddr_only()).unwrap();
+    // Any device's driver may copy.
+    let real = rig.groups[0].open_device(&device_name(1), &rig.process).unwrap();
+    broken!(broken, "DmaRwError", real.dma_write(Iova(0), &[1]), EBUSY);
     let error = rig.groups[1].set_container(&rig.container, &rig.process).unwrap_err();
     broken.add("SetContainerError", &error, error.errno(), Errno::EBUSY);
 }

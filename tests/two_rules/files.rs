@@ -236,7 +236,7 @@ fn set_iommu_rules(kernel: Kernel) -> Vec<Rule> {
     rules.push(match since(6, 13) {
         true => rule(20, "UnknownType", ENODEV, &[(Type, extension::NESTING)]),
         false => {
-            let errno = if since(6, 1) { EINVAL } else { ENODEV };
+            let errno = if since(5, 6) && !since(6, 1) { ENODEV } else { EINVAL };
             rule(106, "NoNesting", errno, &[iommu, (Type, extension::NESTING)])
         }
     });
@@ -272,11 +272,14 @@ fn get_device_rules(kernel: Kernel) -> Vec<Rule> {
         rule(1, "Fault", EFAULT, &[(Bytes, 1)]),
         rule(1, "NameTooLong", EINVAL, &[(Name, LONG)]),
         rule(name, "NoDevice", ENODEV, &[(Name, WRONG)]),
-        rule(name, "Options", EINVAL, &[(Name, WITH_OPTION)]),
         rule(container, "NoContainer", EINVAL, &[(Member, NOWHERE)]),
         rule(container, "NoDriver", EINVAL, &[(Driver, 0)]),
         rule(rights, "NeedsRawIo", EPERM, &[(NoIommu, 1), (RawIo, 0)]),
     ];
+    rules.push(match release(kernel) >= (5, 7) {
+        true => rule(name, "Options", EINVAL, &[(Name, WITH_OPTION)]),
+        false => rule(name, "NoDevice", ENODEV, &[(Name, WITH_OPTION)]),
+    });
     if release(kernel) < (5, 19) {
         rules.push(rule(container, "NotViable", EINVAL, &[(Owned, 1)]));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vfio_type1::{Errno, Iommu, IommuDriver, RegionKind, ReservedRegion};
 
 use super::list::{exclude, resize};
-use super::pin::pin;
+use super::pin::{check_limit, pin};
 use super::refusal::{Answer, Refusal, refuse, refuse_with};
 use super::release::Release;
 use super::span::Span;
@@ -180,6 +180,8 @@ impl Type1 {
             let rule = error.rule.replace("Pin/", "ReplayPin/");
             Refusal { rule, ..error }
         })?;
+        check_limit(&processes[mapping.owner], mapping.exempt, charge)
+            .map_err(|error| error.inside("ReplayPin"))?;
         let pages = mapping.charged + charge;
         mapping.charge(processes, pages);
         Ok(charge)
@@ -204,7 +206,7 @@ fn matches(candidate: &Domain, iommu: &Arc<dyn Iommu>) -> bool {
 fn nesting_errno(driver: IommuDriver, release: Release) -> Option<Errno> {
     match driver {
         IommuDriver::SmmuV3 | IommuDriver::SmmuV2 => release.from(6, 11).then_some(Errno::EPERM),
-        IommuDriver::IntelVtd if release.up_to(5, 10) => Some(Errno::ENODEV),
+        IommuDriver::IntelVtd if release.from(5, 6) && release.up_to(5, 10) => Some(Errno::ENODEV),
         _ => Some(Errno::EINVAL),
     }
 }

@@ -103,7 +103,7 @@ impl Oracle {
         let device = self.files[group].devices.iter().find(|device| device.number == number);
         let told = device.is_some_and(|device| device.callback.is_some());
         if !matches!(self.host.groups[group].kind, vfio_type1::GroupKind::Emulated) {
-            return refuse("NotEmulated", Errno::ENOTTY);
+            return refuse("NotEmulated", Errno::EINVAL);
         }
         if pages == 0 {
             return refuse("NoPages", Errno::EINVAL);

@@ -199,10 +199,7 @@ impl Type1 {
             }
             if mapping.vaddr_invalid {
                 let bounds = mapping.bounds();
-                for at in done {
-                    let undone: usize = at;
-                    self.mappings[undone].vaddr_invalid = false;
-                }
+                done.iter().for_each(|at: &usize| self.mappings[*at].vaddr_invalid = false);
                 return refuse_with("AlreadyInvalid", Errno::EINVAL, bounds);
             }
             self.mappings[at].vaddr_invalid = true;
