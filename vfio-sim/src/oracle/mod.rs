@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A naive VFIO driver, to hold the emulator against.
 //!
-//! Written from `docs/type1.md` alone, by someone who had not read the emulator. Each function is
+//! First written from `docs/type1.md` alone, by someone who had not read the emulator. Where the two
+//! differed, recordings and document decided, and both follow. Each function is
 //! one operation, its rules stand in the order of the document and carry the number of its section
 //! and step; "3.6" means section 3.6. Lists are scanned, nothing is cached, nothing is shared with
 //! `vfio-type1` but plain values: requests, error numbers, descriptions of hosts.

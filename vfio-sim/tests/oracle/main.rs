@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Promise: the emulator does what `docs/type1.md` says.
 //!
-//! `vfio_sim::oracle` is a naive driver written from the document by someone who had not read the
+//! `vfio_sim::oracle` is a naive driver, first written from the document by someone who had not read the
 //! emulator. Both get the same operations on generated hosts, under every kernel, through the typed
 //! door and the byte door; after each step results, rules, bytes and state must agree.
 //! `PROPTEST_CASES` says how many runs there are.
