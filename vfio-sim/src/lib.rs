@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Simulated hosts and devices around `vfio-type1`.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod assign;
 mod attempt;
@@ -31,6 +31,7 @@ pub mod pci;
 mod picture;
 pub mod platform;
 mod policy;
+pub mod record;
 pub mod render;
 pub mod replay;
 pub mod report;

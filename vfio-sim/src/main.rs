@@ -6,6 +6,8 @@
 mod check;
 #[path = "main/files.rs"]
 mod files;
+#[path = "main/record.rs"]
+mod record;
 #[path = "main/replay.rs"]
 mod replay;
 #[path = "main/show.rs"]
@@ -57,6 +59,12 @@ enum Command {
     /// What could not be read or had to be assumed is told on stderr, and in the file. Exit
     /// status: 0, or 2 if the machine has no groups or cannot be described.
     Capture(files::CaptureArguments),
+    /// Make calls on the kernel that this runs on, and record the answers.
+    ///
+    /// Needs /dev/vfio and devices bound to vfio-pci; drivers of guests and programs must not use them
+    /// meanwhile. A script is trusted like a program. Exit status: 0, or 2 if nothing, or not everything,
+    /// could be recorded.
+    Record(record::RecordArguments),
     /// Run recordings of a real kernel on the emulator and compare the answers.
     ///
     /// Exit status: 0 without differences, 1 with some, 2 if a recording cannot be read.
@@ -140,6 +148,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments, &mut out),
         Command::Render(arguments) => files::render(&arguments),
         Command::Capture(arguments) => files::capture(&arguments, &mut out),
+        Command::Record(arguments) => record::run(&arguments, &mut out),
         Command::Replay(arguments) => replay::run(&arguments, &mut out),
     };
     let stop = match result.and_then(|code| Ok(out.flush().map(|()| code)?)) {

@@ -3,7 +3,7 @@
 
 use vfio_type1::{Iova, IovaRange, Kernel, PageSize, PageSizes, Vaddr, VaddrRange, sysfs};
 
-use super::parser::Parser;
+use super::parser::{Form, Parser};
 use super::words::Words;
 use super::{ARGUMENT_END, Area, MAX_ARGUMENT};
 use crate::host::{ARM64_USER_LIMIT, HostDevice, HostGroup, HostGroupKind, HostIommu, HostRegion};
@@ -24,6 +24,8 @@ impl Parser {
         }
         match word {
             Some("memory") => self.memory(&mut words),
+            // A script runs on the kernel that is there.
+            Some("kernel") if self.form == Form::Script => Ok(()),
             Some("kernel") => {
                 let release = words.word("the kernel release")?;
                 let kernel: Kernel = release.parse().map_err(|error| format!("{error}"))?;
@@ -70,10 +72,10 @@ impl Parser {
     }
 
     fn iommu(&mut self, words: &mut Words<'_>) -> Result<(), String> {
-        if !self.trace.host.groups.is_empty() || self.has_iommu_line {
+        if !self.trace.host.groups.is_empty() || self.trace.states_iommu {
             return Err("one \"# iommu\" line stands before the groups".to_owned());
         }
-        self.has_iommu_line = true;
+        self.trace.states_iommu = true;
         let kind = words.word("the kind of IOMMU")?;
         if kind == "none" {
             return Ok(());
@@ -106,7 +108,7 @@ impl Parser {
     }
 
     fn group(&mut self, words: &mut Words<'_>) -> Result<(), String> {
-        if !self.has_iommu_line {
+        if !self.trace.states_iommu {
             return Err("the \"# iommu\" line must stand before the groups".to_owned());
         }
         let number = words.word("the group's number")?.strip_suffix(':');

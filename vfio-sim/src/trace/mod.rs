@@ -6,12 +6,13 @@
 //! are decimal. The format is described in `vfio-sim/TRACES.md`.
 //!
 //! This module owns the text: `parser` reads the calls, `header` what stands before them, `words`
-//! the words of a line. All bytes of a recording are kept in one buffer, since recordings are long
+//! the words of a line; `write` is the other direction. All bytes of a recording are kept in one buffer, since recordings are long
 //! and their arguments short. What a call does is `replay`'s business.
 
 mod header;
 mod parser;
 mod words;
+pub(crate) mod write;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -21,7 +22,7 @@ use std::path::Path;
 use vfio_type1::{Kernel, Vaddr, VaddrRange};
 
 use crate::host::Host;
-use parser::Parser;
+use parser::{Form, Parser};
 
 /// The longest ioctl argument, in bytes.
 pub(crate) const MAX_ARGUMENT: usize = 0x10000;
@@ -40,6 +41,8 @@ pub struct Trace {
     pub kernel: Kernel,
     /// The host, as the header describes it.
     pub host: Host,
+    /// Whether a line describes the IOMMU. A script can do without.
+    pub(crate) states_iommu: bool,
     /// The caller's memory.
     pub memory: Vec<Area>,
     /// The calls, in order.
@@ -151,14 +154,27 @@ pub enum TraceError {
 impl Trace {
     /// Reads a recording, plain or compressed with xz, which its first bytes tell.
     pub fn load(path: &Path) -> Result<Self, TraceError> {
-        let text = unpacked(path)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Self::parse(&name, &text)
+        Self::read(&file_name(path), &unpacked(path)?, Form::Recording)
     }
 
     /// Parses the text of a recording called `name`.
     pub fn parse(name: &str, text: &str) -> Result<Self, TraceError> {
-        let mut parser = Parser::new(name);
+        Self::read(name, text, Form::Recording)
+    }
+
+    /// Reads a script: calls as in a recording, without answers. Those of a recording are passed over,
+    /// so every recording is a script. Its header may lack anything.
+    pub fn load_script(path: &Path) -> Result<Self, TraceError> {
+        Self::read(&file_name(path), &unpacked(path)?, Form::Script)
+    }
+
+    /// Parses the text of a script called `name`; see [`Self::load_script`].
+    pub fn parse_script(name: &str, text: &str) -> Result<Self, TraceError> {
+        Self::read(name, text, Form::Script)
+    }
+
+    fn read(name: &str, text: &str, form: Form) -> Result<Self, TraceError> {
+        let mut parser = Parser::new(name, form);
         let mut line = 0;
         for content in text.split_inclusive('\n') {
             line += 1;
@@ -168,6 +184,16 @@ impl Trace {
             parser.line(line, content).map_err(|problem| TraceError::Line { line, problem })?;
         }
         parser.finish(line)
+    }
+
+    /// The same with other calls, which are some of its own.
+    pub(crate) fn with_calls(&self, calls: Vec<Recorded>) -> Self {
+        Self { calls, ..self.clone() }
+    }
+
+    /// Its calls and what it states of memory and IOMMU, as the text of a script.
+    pub fn to_script(&self) -> String {
+        write::script(self)
     }
 
     /// A text of this trace.
@@ -184,6 +210,10 @@ impl Trace {
     pub fn file(&self, file: FileIndex) -> &str {
         &self.files[file]
     }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The text of a file, unpacked if it begins as xz files do.

@@ -13,10 +13,19 @@ use crate::host::Host;
 /// The most bytes that the pokes of a recording may fill together.
 const MAX_POKED: usize = 1 << 28;
 
+/// What a text claims to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A whole recording.
+    Recording,
+    /// Calls to make. Answers are passed over, and nothing of the header must be there.
+    Script,
+}
+
 /// A recording, as far as it has been read.
 pub(super) struct Parser {
+    pub(super) form: Form,
     pub(super) kernel: Option<Kernel>,
-    pub(super) has_iommu_line: bool,
     pub(super) ended: bool,
     pub(super) file_names: HashMap<String, FileIndex>,
     pub(super) poked: usize,
@@ -24,7 +33,7 @@ pub(super) struct Parser {
 }
 
 impl Parser {
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str, form: Form) -> Self {
         let host = Host {
             name: name.to_owned(),
             description: "the host of a recording".to_owned(),
@@ -40,20 +49,14 @@ impl Parser {
         let trace = Trace {
             kernel: Kernel::NEWEST,
             host,
+            states_iommu: false,
             memory: Vec::new(),
             calls: Vec::new(),
             files: Vec::new(),
             texts: Vec::new(),
             bytes: Vec::new(),
         };
-        Self {
-            kernel: None,
-            has_iommu_line: false,
-            ended: false,
-            file_names: HashMap::new(),
-            poked: 0,
-            trace,
-        }
+        Self { form, kernel: None, ended: false, file_names: HashMap::new(), poked: 0, trace }
     }
 
     pub(super) fn line(&mut self, number: usize, content: &str) -> Result<(), String> {
@@ -76,7 +79,8 @@ impl Parser {
 
     /// The line that the header still lacks.
     fn missing(&self) -> Option<&'static str> {
-        match (self.kernel, self.has_iommu_line) {
+        match (self.kernel, self.trace.states_iommu) {
+            _ if self.form == Form::Script => None,
             (None, _) => Some("# kernel"),
             (_, false) => Some("# iommu"),
             _ => None,
@@ -87,7 +91,7 @@ impl Parser {
         if let Some(missing) = self.missing() {
             return Err(TraceError::Incomplete { missing });
         }
-        if !self.ended {
+        if !self.ended && self.form == Form::Recording {
             return Err(TraceError::CutOff { line });
         }
         self.trace.kernel = self.kernel.unwrap_or_default();
@@ -99,6 +103,7 @@ impl Parser {
             Some((call, answer)) => (call, Some(answer)),
             None => (content, None),
         };
+        let answer = answer.filter(|_| self.form == Form::Recording);
         let mut words = Words::new(call);
         let name = words.word("a call")?;
         if name == "poke" {
@@ -114,6 +119,11 @@ impl Parser {
             }
             return Ok((call, Answer { value: 0, errno: 0 }));
         }
+        if self.form == Form::Script {
+            let call = self.unanswered(name, &mut words)?;
+            words.end()?;
+            return Ok((call, Answer { value: 0, errno: 0 }));
+        }
         let answer = answer.ok_or("no \"=>\", and so no answer")?;
         let (call, answer) = match name {
             "sysfs" => self.sysfs(&mut words, answer)?,
@@ -123,6 +133,29 @@ impl Parser {
         };
         words.end()?;
         Ok((call, answer))
+    }
+
+    /// A call of a script, as if it left everything as it was.
+    fn unanswered(&mut self, name: &str, words: &mut Words<'_>) -> Result<Call, String> {
+        match name {
+            "sysfs" => Ok(self.sysfs(words, "")?.0),
+            "peek" => Ok(Call::Peek(Vaddr(words.hex()?), words.length()?, 0..0)),
+            "ioctl" => {
+                let (file, command) = (self.file(words)?, words.command()?);
+                let argument = self.argument(words)?;
+                Ok(Call::Ioctl(file, command, argument.clone(), argument))
+            }
+            _ => self.plain_call(name, words),
+        }
+    }
+
+    /// The bytes that an ioctl is given.
+    fn argument(&mut self, words: &mut Words<'_>) -> Result<Range<usize>, String> {
+        let bytes = self.hex_bytes(words.next().unwrap_or_default())?;
+        if bytes.len() > MAX_ARGUMENT {
+            return Err(format!("the argument is longer than {MAX_ARGUMENT} bytes"));
+        }
+        Ok(bytes)
     }
 
     fn plain_call(&mut self, name: &str, words: &mut Words<'_>) -> Result<Call, String> {
@@ -145,7 +178,7 @@ impl Parser {
 
     fn ioctl(&mut self, words: &mut Words<'_>, answer: &str) -> Result<(Call, Answer), String> {
         let (file, command) = (self.file(words)?, words.command()?);
-        let before = self.hex_bytes(words.next().unwrap_or_default())?;
+        let before = self.argument(words)?;
         let mut results = Words::new(answer);
         let answer = results.answer()?;
         let after = self.hex_bytes(results.next().unwrap_or_default())?;
@@ -153,9 +186,6 @@ impl Parser {
         if before.len() != after.len() {
             let (before, after) = (before.len(), after.len());
             return Err(format!("the argument has {before} bytes before and {after} after"));
-        }
-        if before.len() > MAX_ARGUMENT {
-            return Err(format!("the argument is longer than {MAX_ARGUMENT} bytes"));
         }
         Ok((Call::Ioctl(file, command, before, after), answer))
     }
