@@ -10,6 +10,7 @@ regions=1
 
 say() { echo "kernels: $*" >&2; }
 stop() { say "$*"; exit 2; }
+lacking() { say "$*"; exit 3; }
 
 need() {
     command -v "$1" >/dev/null || PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ||
@@ -65,34 +66,33 @@ depends() {
         sed -n 's/^Depends: //p' | tr ',' '\n' | sed 's/ *(.*//; s/^ *//'
 }
 
-# Puts kernel, modules and busybox of VERSION for ARCHITECTURE into the cache. Fails where they cannot be had.
+# Puts kernel, modules and busybox of VERSION for ARCHITECTURE into the cache. Ends the script with status 3
+# where they cannot be had.
 prepare_kernel() {
     local version=$1 architecture=$2 suite state directory package
     directory=$cache/$version-$architecture
     [ ! -e "$directory/release" ] || return 0
-    suite=$(suite_of "$version") || { say "no Debian suite is known to have kernel $version"; return 1; }
+    suite=$(suite_of "$version") || lacking "no Debian suite is known to have kernel $version"
     state=$cache/apt/$architecture
+    rm -rf "$directory"
     mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$directory/package"
     touch "$state/status"
-    write_sources "$state/$suite.list" "$suite" ||
-        { say "apt on this machine has no Debian mirror"; return 1; }
+    write_sources "$state/$suite.list" "$suite" || lacking "apt on this machine has no Debian mirror"
     private_apt "$state" "$suite" "$architecture" apt-get -qq update ||
-        { say "suite $suite, which has kernel $version, cannot be reached"; return 1; }
-    package=$(depends "linux-image-$architecture" | grep -m1 "^linux-image-$version[.0-9]*") || {
-        say "suite $suite has no kernel $version any more"
-        return 1
-    }
+        lacking "suite $suite, which has kernel $version, cannot be reached"
+    package=$(depends "linux-image-$architecture" | grep -m1 "^linux-image-$version[.0-9]*") ||
+        lacking "suite $suite has no kernel $version any more"
     say "fetching $package"
     (
-        set -e
+        trap '[ $? -eq 0 ] || lacking "kernel $version for $architecture cannot be fetched or unpacked"' EXIT
         cd "$directory"
-        # Kernels of 2026 come in three packages.
+        # Kernels of 2026 come in several packages.
         # shellcheck disable=SC2046
-        download "$package" busybox-static $(depends "$package" | grep -E '^linux-(binary|modules)-')
+        download "$package" busybox-static $(depends "$package" | grep -E '^linux-(base|binary|modules)-')
         for file in *.deb; do dpkg-deb -x "$file" package; done
         unpack_kernel "$architecture"
         rm -rf ./*.deb package
-    ) || { say "kernel $version for $architecture cannot be unpacked"; return 1; }
+    )
 }
 
 # From package/: kernel, busybox, modules in the order in which they load.
