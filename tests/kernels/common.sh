@@ -190,8 +190,7 @@ devices_of() {
 machine_of() {
     local nic=e1000e
     case $1 in
-        vtd48 | vtd39 | igd) printf '%s\n' -machine q35,kernel-irqchip=split ;;
-        amd | amd-ivmd) printf '%s\n' -machine q35 ;;
+        vtd48 | vtd39 | igd | amd | amd-ivmd) printf '%s\n' -machine q35,kernel-irqchip=split ;;
         smmu) printf '%s\n' -machine virt,gic-version=3,iommu=smmuv3 ;;
         viommu) printf '%s\n' -machine virt,gic-version=3,its=off ;;
     esac
@@ -203,7 +202,7 @@ machine_of() {
         igd) printf '%s\n' -device intel-iommu,intremap=on,aw-bits=48 -device VGA,addr=2 \
             -device ich9-usb-ehci1,addr=1a.0 -device ich9-usb-ehci1,addr=1d.0 ;;
         amd | amd-ivmd) printf '%s\n' -device amd-iommu,intremap=on ;;
-        smmu) printf '%s\n' -device pcie-root-port,addr=8,id=port ;;
+        smmu) printf '%s\n' -device pcie-root-port,addr=8,id=root ;;
         viommu) viommu_device ;;
     esac
     printf '%s\n' -device $nic,addr=3 -device $nic,addr=4
@@ -287,7 +286,7 @@ qemu_of() {
 
 cpu_of() {
     case $1-$accel in
-        *-kvm) echo host ;;
+        *-kvm) echo host,-arch-capabilities ;;
         amd64-*) echo max ;;
         arm64-*) echo cortex-a72 ;;
     esac
@@ -308,7 +307,7 @@ write_job() {
         echo "host=$(host_argument "$host")"
         case $(arch_of "$host") in
             amd64) echo disk=/dev/sda ;;
-            arm64) echo disk=/dev/vda ;;
+            arm64) echo disk=/dev/vda random_options=--no-torn-writes ;;
         esac
     } >"$job/job"
 }

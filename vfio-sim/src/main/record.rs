@@ -25,6 +25,10 @@ pub(super) struct RecordArguments {
     /// How many random calls.
     #[arg(long, value_name = "N", default_value_t = 2500, requires = "random")]
     calls: usize,
+    /// Leave out random calls that make the kernel write past the end of memory: what it has written by
+    /// then is the processor's choice, and the emulator answers as x86-64 does.
+    #[arg(long, requires = "random")]
+    no_torn_writes: bool,
     /// What sysfs does not show of the IOMMU: a known host like this machine (see `vfio-sim hosts`), or
     /// its host file, which `vfio-sim capture` writes. Without, the script's "# iommu" line.
     #[arg(long, value_name = "HOST")]
@@ -41,7 +45,11 @@ pub(super) fn run(arguments: &RecordArguments, out: &mut impl Write) -> Result<E
         (Some(path), _) => Trace::load_script(path)
             .map_err(|error| Stop::BadInput(format!("{}: {error}", path.display())))?,
         (None, seed) => {
-            let options = random::Options { seed: seed.unwrap_or(0), calls: arguments.calls };
+            let options = random::Options {
+                seed: seed.unwrap_or(0),
+                calls: arguments.calls,
+                torn_writes: !arguments.no_torn_writes,
+            };
             recorder.random_script(host.as_ref(), &options).map_err(Stop::bad)?
         }
     };

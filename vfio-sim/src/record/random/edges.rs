@@ -29,6 +29,12 @@ pub(super) fn edges(header: &Trace, devices: &[String]) -> Vec<u64> {
     edges.into_iter().collect()
 }
 
+/// Whether the device's group can be given to a container at all.
+pub(super) fn is_assignable(header: &Trace, device: &str) -> bool {
+    let vfio = header.host.boot(header.kernel);
+    vfio.is_ok_and(|vfio| valid_ranges(&vfio, device).is_some())
+}
+
 /// The valid ranges of a container with the device's group alone; `None` if it cannot be assigned.
 fn valid_ranges(vfio: &Vfio, device: &str) -> Option<Vec<IovaRange>> {
     let process = Process::new(Arc::new(ModelMemory::new()));

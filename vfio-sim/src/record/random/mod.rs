@@ -18,7 +18,7 @@ use std::fmt::Write as _;
 use vfio_type1::abi::command;
 
 use crate::trace::Trace;
-use edges::edges;
+use edges::{edges, is_assignable};
 use request::{Limits, Requests};
 use rng::Rng;
 
@@ -29,10 +29,13 @@ pub struct Options {
     pub seed: u64,
     /// How many calls it has, at least; a few more end what the last one began.
     pub calls: usize,
+    /// The kernel is made to write past the end of memory, too. What it has written by then depends on
+    /// the processor: on x86-64 all bytes up to the end, on arm64 whole words.
+    pub torn_writes: bool,
 }
 
 /// Where a script's own memory is, and how much.
-const WRITABLE: (u64, u64) = (0x1000_0000_0000, 0x400_0000);
+const WRITABLE: (u64, u64) = (0x1000_0000_0000, 0x100_0000);
 const READ_ONLY: (u64, u64) = (0x2000_0000_0000, 0x10_0000);
 
 /// The header lines for the memory of random scripts.
@@ -46,7 +49,7 @@ pub fn memory() -> String {
 /// The script opens the groups of `devices`, which must be bound to a VFIO driver.
 pub fn script(header: &Trace, devices: &[String], options: &Options) -> String {
     let mut rng = Rng::new(options.seed);
-    let limits = Limits::of(&header.kernel);
+    let limits = Limits::of(&header.kernel, options);
     let kind = if limits.ordered_unmap && rng.one_in(3) { 1 } else { 3 };
     let groups = pick_groups(header, devices, &mut rng);
     let requests = Requests::new(edges(header, devices), limits);
@@ -81,7 +84,13 @@ struct Groups {
 
 /// One to three groups, in any order. Two devices may be in the same one, which then cannot be opened twice.
 fn pick_groups(header: &Trace, devices: &[String], rng: &mut Rng) -> Vec<Group> {
-    let mut left: Vec<&String> = devices.iter().collect();
+    let assignable = |device: &&String| is_assignable(header, device);
+    // Without a group inside, a container answers little.
+    let mut left: Vec<&String> =
+        devices.iter().filter(|device| assignable(device) || rng.one_in(4)).collect();
+    if !left.iter().any(assignable) {
+        left = devices.iter().collect();
+    }
     let mut groups: Vec<Group> = Vec::new();
     for _ in 0..rng.between(1, 3) {
         if left.is_empty() {
@@ -366,6 +375,10 @@ mod tests {
     use super::*;
     use crate::replay::replay;
 
+    fn options(seed: u64, calls: usize) -> Options {
+        Options { seed, calls, torn_writes: true }
+    }
+
     fn header(kernel: &str, iommu: &str) -> Trace {
         let text = format!(
             "{}# kernel {kernel}\n# iommu {iommu}\n\
@@ -387,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_seed_gives_one_script_and_another_a_different_one() {
-        let script = |seed| script(&header("6.12", VTD), &devices(), &Options { seed, calls: 500 });
+        let script = |seed| script(&header("6.12", VTD), &devices(), &options(seed, 500));
         assert_eq!(script(1), script(1));
         assert_ne!(script(1), script(2));
     }
@@ -395,10 +408,40 @@ mod tests {
     #[test]
     fn every_script_can_be_read() {
         for (seed, kernel) in (0..40).zip(["5.10", "6.1", "6.12", "7.2"].into_iter().cycle()) {
-            let text = script(&header(kernel, AMD), &devices(), &Options { seed, calls: 300 });
+            let text = script(&header(kernel, AMD), &devices(), &options(seed, 300));
             let script = Trace::parse_script("random", &text).unwrap();
             assert!(script.calls.len() >= 300);
         }
+    }
+
+    /// The bytes of GET_INFO requests.
+    fn info_requests(text: &str) -> Vec<Vec<u8>> {
+        use crate::trace::Call;
+        let script = Trace::parse_script("random", text).unwrap();
+        let request = |recorded: &crate::trace::Recorded| match &recorded.call {
+            Call::Ioctl(_, command::IOMMU_GET_INFO, bytes, _) => Some(script.bytes(bytes).to_vec()),
+            _ => None,
+        };
+        script.calls.iter().filter_map(request).collect()
+    }
+
+    #[test]
+    fn torn_writes_can_be_left_out() {
+        let header = header("6.12", VTD);
+        let torn = |torn_writes| {
+            let options = Options { torn_writes, ..options(1, 4000) };
+            let requests = info_requests(&script(&header, &devices(), &options));
+            let cut = |bytes: &&Vec<u8>| match bytes.get(..4) {
+                Some(argsz) => {
+                    let argsz = u32::from_le_bytes(argsz.try_into().unwrap());
+                    bytes.len() >= 0x10 && argsz as usize > bytes.len()
+                }
+                None => false,
+            };
+            requests.iter().filter(cut).count()
+        };
+        assert!(torn(true) > 0);
+        assert_eq!(torn(false), 0);
     }
 
     /// Scripts that are refused everywhere, or nowhere, would test nothing.
@@ -408,7 +451,7 @@ mod tests {
         let kinds = [command::IOMMU_MAP_DMA, command::IOMMU_UNMAP_DMA, command::IOMMU_DIRTY_PAGES];
         let mut counts = kinds.map(|kind| (kind, 0, 0));
         for seed in 0..20 {
-            let text = script(&header, &devices(), &Options { seed, calls: 500 });
+            let text = script(&header, &devices(), &options(seed, 500));
             for (command, succeeded) in on_emulator(&header, &text) {
                 for (_, good, bad) in counts.iter_mut().filter(|(kind, ..)| *kind == command) {
                     *(if succeeded { good } else { bad }) += 1;
@@ -444,7 +487,7 @@ mod tests {
     fn old_kernels_are_asked_nothing_that_depends_on_their_tree() {
         let header = header("5.10", AMD);
         for seed in 0..50 {
-            let text = script(&header, &devices(), &Options { seed, calls: 400 });
+            let text = script(&header, &devices(), &options(seed, 400));
             assert!(!text.contains("ioctlv c 3b66 1\n"), "type 1");
             let script = Trace::parse_script("random", &text).unwrap();
             for recorded in &script.calls {

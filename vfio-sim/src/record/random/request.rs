@@ -4,10 +4,10 @@
 use vfio_type1::Kernel;
 
 use super::rng::Rng;
-use super::{READ_ONLY, WRITABLE};
+use super::{Options, READ_ONLY, WRITABLE};
 
 /// Where bitmaps are read back: the last quarter of the writable memory.
-pub(super) const BITMAP: u64 = WRITABLE.0 + 0x300_0000;
+pub(super) const BITMAP: u64 = WRITABLE.0 + 0xc0_0000;
 
 const PAGE: u64 = 0x1000;
 
@@ -24,15 +24,18 @@ pub(super) struct Limits {
     pub(super) ordered_unmap: bool,
     /// Each page counts once against RLIMIT_MEMLOCK. Before 6.2 the shared page of zeros did not.
     pub(super) counts_pages: bool,
+    /// See [`Options::torn_writes`].
+    pub(super) torn_writes: bool,
 }
 
 impl Limits {
-    pub(super) fn of(kernel: &Kernel) -> Self {
+    pub(super) fn of(kernel: &Kernel, options: &Options) -> Self {
         let behaviours = kernel.behaviours();
         Self {
             last_page: behaviours.search_reaches_top,
             ordered_unmap: behaviours.unmap_all,
             counts_pages: behaviours.foreign_fd_is_ebadfd,
+            torn_writes: options.torn_writes,
         }
     }
 }
@@ -139,7 +142,9 @@ impl Requests {
             2 => 0x18,
             _ => 0x18 + 8 * rng.between(0, 40),
         };
-        let length = if rng.one_in(12) { rng.between(0, argsz) } else { argsz.max(0x10) };
+        let cut = rng.one_in(12).then(|| rng.between(0, argsz));
+        let length =
+            cut.filter(|cut| self.limits.torn_writes || *cut < 0x10).unwrap_or(argsz.max(0x10));
         let fill = rng.pick(&[0, 0xaa]).unwrap_or(0);
         let mut bytes = vec![fill; usize::try_from(length).unwrap_or(0)];
         for (byte, value) in bytes.iter_mut().zip(argsz.to_le_bytes().iter().take(4)) {
