@@ -4,11 +4,13 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
 use clap::Args;
 use vfio_sim::hosts;
+use vfio_sim::record::shrink::shrink;
 use vfio_sim::record::{Recorder, random};
+use vfio_sim::replay::replay;
 use vfio_sim::trace::Trace;
 
 use super::Stop;
@@ -29,6 +31,10 @@ pub(super) struct RecordArguments {
     /// then is the processor's choice, and the emulator answers as x86-64 does.
     #[arg(long, requires = "random")]
     no_torn_writes: bool,
+    /// Record only the fewest calls of the script that the emulator answers differently. Records again and
+    /// again, each time in a process of its own.
+    #[arg(long, conflicts_with = "random")]
+    shrink: bool,
     /// What sysfs does not show of the IOMMU: a known host like this machine (see `vfio-sim hosts`), or
     /// its host file, which `vfio-sim capture` writes. Without, the script's "# iommu" line.
     #[arg(long, value_name = "HOST")]
@@ -53,6 +59,10 @@ pub(super) fn run(arguments: &RecordArguments, out: &mut impl Write) -> Result<E
             recorder.random_script(host.as_ref(), &options).map_err(Stop::bad)?
         }
     };
+    let script = match arguments.shrink {
+        false => script,
+        true => shrunk(&script, arguments.host.as_deref())?,
+    };
     match &arguments.output {
         None => recorder.record(&script, host.as_ref(), out).map_err(Stop::bad)?,
         Some(path) => {
@@ -63,4 +73,37 @@ pub(super) fn run(arguments: &RecordArguments, out: &mut impl Write) -> Result<E
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The fewest calls of a script that are answered differently.
+fn shrunk(script: &Trace, host: Option<&str>) -> Result<Trace, Stop> {
+    let first_difference = |attempt: &Trace| -> Result<Option<usize>, Stop> {
+        let recording = recorded_apart(attempt, host)?;
+        let outcome = replay(&recording, recording.kernel).map_err(Stop::bad)?;
+        let Some(first) = outcome.differences.first() else { return Ok(None) };
+        Ok(recording.calls.iter().position(|recorded| recorded.line == first.line))
+    };
+    shrink(script, first_difference)?
+        .ok_or_else(|| Stop::BadInput("all calls are answered alike, so nothing to shrink".into()))
+}
+
+/// Records in another process: limits that a script gives up are given up only there.
+fn recorded_apart(script: &Trace, host: Option<&str>) -> Result<Trace, Stop> {
+    let cannot = |error| Stop::BadInput(format!("cannot record in another process: {error}"));
+    let mut child = Command::new(std::env::current_exe().map_err(cannot)?)
+        .args(["record", "/proc/self/fd/0"])
+        .args(host.iter().flat_map(|host| ["--host", host]))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(cannot)?;
+    // It reads all before it writes anything.
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(script.to_script().as_bytes()).map_err(cannot)?;
+    }
+    let output = child.wait_with_output().map_err(cannot)?;
+    if !output.status.success() {
+        return Err(Stop::BadInput("an attempt could not be recorded".to_owned()));
+    }
+    Trace::parse("attempt", &String::from_utf8_lossy(&output.stdout)).map_err(Stop::bad)
 }
