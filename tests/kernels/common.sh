@@ -6,6 +6,7 @@ root=$(cd "$here/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 cache=${KERNELS_CACHE:-$target/kernels}
 accel=tcg
+cpu=
 regions=1
 
 say() { echo "kernels: $*" >&2; }
@@ -190,7 +191,7 @@ devices_of() {
 machine_of() {
     local nic=e1000e
     case $1 in
-        vtd48 | vtd39 | igd | amd | amd-ivmd) printf '%s\n' -machine q35,kernel-irqchip=split ;;
+        vtd48 | vtd39 | igd | amd | amd-*) printf '%s\n' -machine q35,kernel-irqchip=split ;;
         smmu) printf '%s\n' -machine virt,gic-version=3,iommu=smmuv3 ;;
         viommu) printf '%s\n' -machine virt,gic-version=3,its=off ;;
     esac
@@ -201,7 +202,7 @@ machine_of() {
         vtd39) printf '%s\n' -device intel-iommu,intremap=on,aw-bits=39 ;;
         igd) printf '%s\n' -device intel-iommu,intremap=on,aw-bits=48 -device VGA,addr=2 \
             -device ich9-usb-ehci1,addr=1a.0 -device ich9-usb-ehci1,addr=1d.0 ;;
-        amd | amd-ivmd) printf '%s\n' -device amd-iommu,intremap=on ;;
+        amd | amd-*) printf '%s\n' -device amd-iommu,intremap=on ;;
         smmu) printf '%s\n' -device pcie-root-port,addr=8,id=root ;;
         viommu) viommu_device ;;
     esac
@@ -285,6 +286,7 @@ qemu_of() {
 }
 
 cpu_of() {
+    [ -z "$cpu" ] || { echo "$cpu"; return; }
     case $1-$accel in
         *-kvm) echo host,-arch-capabilities ;;
         amd64-*) echo max ;;
@@ -294,7 +296,11 @@ cpu_of() {
 
 # How a guest names the host: a file that the job brings, or a name that the tool knows.
 host_argument() {
-    if [ -e "$here/hosts/$1.toml" ]; then echo "/job/$1.toml"; else echo "$1"; fi
+    case $1 in
+        viommu) echo /job/viommu.toml ;;
+        amd-top) echo amd ;;
+        *) echo "$1" ;;
+    esac
 }
 
 # The start of a job: which devices, which host, which disk.

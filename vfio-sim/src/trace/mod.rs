@@ -278,6 +278,13 @@ mod tests {
     }
 
     #[test]
+    fn remarks_stand_anywhere() {
+        let trace = parse("## one\ncontainer c => 0 0\n## another\n").unwrap();
+        assert_eq!(trace.calls.len(), 1);
+        assert_eq!(trace.calls[0].line, 7);
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line() {
         let error = |calls: &str| parse(calls).unwrap_err();
         assert_eq!(error("container c\n"), "line 6: no \"=>\", and so no answer");

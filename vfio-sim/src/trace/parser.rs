@@ -63,11 +63,11 @@ impl Parser {
         if self.ended {
             return Err("a line follows \"# end\"".to_owned());
         }
+        if content.is_empty() || content.starts_with("##") {
+            return Ok(());
+        }
         if let Some(comment) = content.strip_prefix('#') {
             return self.comment(comment);
-        }
-        if content.is_empty() {
-            return Ok(());
         }
         if let Some(missing) = self.missing() {
             return Err(format!("a call stands before the header's line \"{missing}\""));
