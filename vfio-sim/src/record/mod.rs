@@ -327,6 +327,20 @@ mod tests {
         }
     }
 
+    /// What `tests/kernels` gives to its guests.
+    #[test]
+    fn corners_and_hosts_of_the_guests_can_be_read() {
+        let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kernels");
+        crate::hosts::find(kernels.join("hosts/viommu.toml").to_str().unwrap()).unwrap();
+        let corners = std::fs::read_dir(kernels.join("corners")).unwrap();
+        let corners: Vec<_> = corners.map(|entry| entry.unwrap().path()).collect();
+        assert!(!corners.is_empty());
+        for corner in corners {
+            let script = Trace::load_script(&corner).unwrap();
+            assert!(!script.calls.is_empty(), "{}", corner.display());
+        }
+    }
+
     #[test]
     fn a_machine_without_vfio_says_what_to_do() {
         if Path::new(local::CONTAINER).exists() {
