@@ -216,18 +216,56 @@ impl Script {
 
     /// Calls that programs do not make.
     fn unusual(&mut self) {
-        match self.rng.below(6) {
+        match self.rng.below(8) {
             0 => self.call(&format!("ioctlv c {:x} 0", command::GET_API_VERSION)),
-            // Unknown to type1, SPAPR's, a terminal's, a group's.
-            1 => self.call("ioctlv c 3b76 0"),
-            2 => self.call("ioctlv c 3b73 0"),
-            3 => self.call("ioctlv c 5401 0"),
-            4 => self.call("ioctlv g0 3b70 0"),
-            _ => {
+            // Unknown to type1, SPAPR's, a terminal's, and MAP with a direction.
+            1 => {
+                let odd = [0x3b76, 0x3b73, 0x5401, 0x4000_3b71][self.rng.below(4)];
+                self.call(&format!("ioctlv c {odd:x} 0"));
+            }
+            // A container's, none at all, and GET_STATUS at address 0.
+            2 => {
+                let odd = [0x3b70, 0x3b76, 0x3b67][self.rng.below(3)];
+                self.call(&format!("ioctlv g0 {odd:x} 0"));
+            }
+            3 | 4 => {
                 // Those that no driver here answers to, and so never set one.
-                let kind = [0, 2, 5, 7, 8, 9, 99][self.rng.below(7)];
+                let kind = [0_u64, 2, 5, 7, 8, 9, 10, 99, 1 << 32 | 3][self.rng.below(9)];
                 self.call(&format!("ioctlv c {:x} {kind:x}", command::SET_IOMMU));
             }
+            // Into something that is no container, or is not open.
+            5 => {
+                let target = ["g0", "nothing"][self.rng.below(2)];
+                self.call(&format!("setc g0 {target}"));
+            }
+            6 => self.unknown_device(),
+            _ => self.second_container(),
+        }
+    }
+
+    /// Asks a group for a device that it does not have.
+    fn unknown_device(&mut self) {
+        let Group { name, device, .. } = &self.state.groups[0];
+        let last = self.state.groups.last().map_or(device, |last| &last.device);
+        let odd = match self.rng.below(3) {
+            0 => format!("{device}x"),
+            1 if last != device => last.clone(),
+            _ => "0000:7f:1f.7".to_owned(),
+        };
+        let line = format!("device unknown {name} {odd}");
+        self.call(&line);
+        self.call("close unknown");
+    }
+
+    /// Asks a group that is in a container to join another.
+    fn second_container(&mut self) {
+        let at = self.rng.below(self.state.groups.len());
+        let Group { name, inside, .. } = &self.state.groups[at];
+        if *inside {
+            let line = format!("setc {name} other");
+            self.call("container other");
+            self.call(&line);
+            self.call("close other");
         }
     }
 
