@@ -12,7 +12,7 @@ use crate::map::wrap_errno;
 use crate::memory::{Access, Fault};
 use crate::page_size::PageSize;
 use crate::pin::{Charge, PinError, pin_only};
-use crate::range::{IovaRange, RangeError};
+use crate::range::IovaRange;
 use crate::type1::{Type1, Type1Version};
 
 /// The most pages one pin request may name: a page of pointers.
@@ -360,10 +360,7 @@ fn pages_from(
     page: PageSize,
     errno: Errno,
 ) -> Result<IovaRange, PinPagesError> {
-    let wraps = PinPagesError::Wraps { iova, pages, errno };
-    let size = pages.checked_mul(page.bytes()).ok_or(wraps.clone())?;
-    IovaRange::from_size(iova, size).map_err(|error| match error {
-        RangeError::Empty => PinPagesError::NoPages,
-        RangeError::Wraps { .. } => wraps,
-    })
+    let range = pages.checked_mul(page.bytes()).map(|size| IovaRange::from_size(iova, size));
+    // It is not empty: a request of no pages is refused by the device.
+    range.and_then(Result::ok).ok_or(PinPagesError::Wraps { iova, pages, errno })
 }
