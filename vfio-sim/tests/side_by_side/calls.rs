@@ -57,8 +57,10 @@ impl Pair {
         flags: u32,
     ) -> MapDma {
         let (iova, mut size) = self.range(slot, place, extent);
-        if matches!(extent, Extent::ToBoundary(_) | Extent::Mappings(..)) {
-            size = size.min(MAPPED_PAGES * self.page(slot));
+        let page = self.page(slot);
+        // What could be tracked is kept short: the oracle has a `bool` for each page.
+        if (MAPPED_PAGES..1 << 31).contains(&(size / page)) {
+            size = MAPPED_PAGES * page + size % page;
         }
         MapDma { iova: Iova(iova), vaddr: Vaddr(self.vaddr(slot, to)), size, flags }
     }
