@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use vfio_sim::oracle::OnUnmap;
 use vfio_type1::Access;
 
+use crate::composite::{composite, mapped};
 use crate::side_by_side::operations::{
     Aim, Bitmap, BitmapPage, BitmapSize, Call, Device, Door, Extent, Files, Operation, PROCESSES,
     Place, SLOTS, Setting, To,
@@ -12,9 +13,10 @@ use crate::side_by_side::operations::{
 
 /// A run of operations.
 pub(crate) fn operations() -> impl Strategy<Value = Vec<Operation>> {
-    (start(), prop::collection::vec(operation(), 1..40)).prop_map(|(mut all, rest)| {
-        all.extend(rest);
-        all
+    let one = operation().prop_map(|operation| vec![operation]);
+    let some = prop_oneof![12 => one, 1 => composite()];
+    (start(), mapped(), prop::collection::vec(some, 1..30)).prop_map(|(start, mapped, rest)| {
+        start.into_iter().chain(mapped).chain(rest.into_iter().flatten()).collect()
     })
 }
 
@@ -109,10 +111,12 @@ fn map() -> impl Strategy<Value = Call> {
             door,
         },
     );
-    // New process addresses go to mappings that are there.
-    let update = (slot(), 0..PROCESSES, place(), 0..6_usize, to(), door()).prop_map(
-        |(slot, caller, place, at, to, door)| {
-            let (extent, flags) = (Extent::Mappings(at, at), 4);
+    // New process addresses mostly go to mappings that are there.
+    let exact = (0..6_usize).prop_map(|at| Extent::Mappings(at, at));
+    let extent = prop_oneof![3 => exact, 1 => (1..6_u64).prop_map(Extent::Pages)];
+    let update = (slot(), 0..PROCESSES, place(), extent, to(), door()).prop_map(
+        |(slot, caller, place, extent, to, door)| {
+            let flags = 4;
             Call::Map { slot, caller, place, extent, to, flags, door }
         },
     );
@@ -223,7 +227,7 @@ fn caller() -> impl Strategy<Value = usize> {
 fn place() -> impl Strategy<Value = Place> {
     let pages = prop_oneof![4 => Just(0), 3 => -3..=3_i64, 1 => -70..=70_i64];
     let bytes = prop_oneof![12 => Just(0), 1 => -0x1000..=0x1000_i64];
-    (any::<bool>(), 0..40_usize, pages, bytes).prop_map(|(free, boundary, pages, bytes)| Place {
+    (any::<bool>(), 0..80_usize, pages, bytes).prop_map(|(free, boundary, pages, bytes)| Place {
         free,
         boundary,
         pages,

@@ -13,7 +13,11 @@ use crate::side_by_side::hosts::{GroupPlan, Kind, Scene, TestIommu};
 pub(crate) fn scene() -> impl Strategy<Value = Scene> {
     let kernel = prop::sample::select(Kernel::ALL.to_vec());
     let iommus = prop::collection::vec(iommu(), 1..=2);
-    let groups = prop::collection::vec(group(), 1..=4);
+    let emulated = group().prop_map(|group| GroupPlan { kind: Kind::Emulated, ..group });
+    let groups = prop_oneof![
+        5 => prop::collection::vec(group(), 1..=4),
+        1 => prop::collection::vec(emulated, 1..=2),
+    ];
     (kernel, iommus, groups).prop_map(|(kernel, iommus, groups)| Scene { kernel, iommus, groups })
 }
 

@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
 
+mod composite;
 mod generate;
 mod hosts;
 #[path = "../side_by_side/mod.rs"]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Where operations go: addresses found by what lies there, on whatever host they run.
 
-use vfio_sim::oracle::{OracleInfo, OracleMapping};
+use vfio_sim::oracle::{OracleInfo, OracleMapping, Span};
 use vfio_type1::{UserBitmap, Vaddr};
 
 use super::operations::{Bitmap, BitmapPage, BitmapSize, Extent, Place, To};
@@ -58,21 +58,39 @@ impl Pair {
         all
     }
 
-    /// Where a valid range begins, and where a mapping has just ended.
+    /// Where a valid range begins, and where a mapping has just ended: what is not mapped, and
+    /// may be.
     fn free(&mut self, slot: usize) -> Vec<u64> {
         let ranges = self.info(slot).map(|info| info.ranges).unwrap_or_default();
-        let ends = self.mappings(slot).into_iter().map(|mapping| mapping.iova.last);
-        let ends = ends.filter_map(|last| last.checked_add(1));
-        ranges.into_iter().map(|range| range.first).chain(ends).collect()
+        let mapped = self.mappings(slot);
+        let firsts = ranges.iter().map(|range| range.first);
+        let ends = mapped.iter().filter_map(|mapping| mapping.iova.last.checked_add(1));
+        let within = |range: &Span, at: u64| range.first <= at && at <= range.last;
+        firsts
+            .chain(ends)
+            .filter(|at| ranges.is_empty() || ranges.iter().any(|range| within(range, *at)))
+            .filter(|at| !mapped.iter().any(|mapping| within(&mapping.iova, *at)))
+            .collect()
+    }
+
+    /// Where mappings begin and what follows them.
+    fn edges_of_mappings(&self, slot: usize) -> Vec<u64> {
+        let mapped = self.mappings(slot).into_iter().map(|mapping| mapping.iova);
+        mapped.flat_map(|range| [range.first, range.last.wrapping_add(1)]).collect()
     }
 
     /// An address and a size.
     pub(crate) fn range(&mut self, slot: usize, place: Place, extent: Extent) -> (u64, u64) {
         let page = self.page(slot);
         let boundaries = self.boundaries(slot);
-        let free = if place.free { self.free(slot) } else { Vec::new() };
-        let candidates = if free.is_empty() { &boundaries } else { &free };
-        let boundary = candidates[place.boundary % candidates.len()];
+        let near = match place {
+            Place { free: true, .. } => self.free(slot),
+            // Every other place lies by a mapping.
+            _ if place.boundary % 2 == 1 => self.edges_of_mappings(slot),
+            _ => Vec::new(),
+        };
+        let candidates = if near.is_empty() { &boundaries } else { &near };
+        let boundary = candidates[place.boundary / 2 % candidates.len()];
         let first = page_at_or_above(boundary, page);
         let first = first.wrapping_add_signed(place.pages.wrapping_mul(page.cast_signed()));
         let first = first.wrapping_add_signed(place.bytes);

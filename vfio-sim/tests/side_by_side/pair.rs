@@ -147,6 +147,8 @@ impl Pair {
     /// One operation on both, and the comparison.
     pub(crate) fn step(&mut self, operation: &Operation) -> Difference {
         tally("all", "steps");
+        let mapped: usize = (0..SLOTS).map(|slot| self.mappings(slot).len()).sum();
+        tally("steps with so many mappings", &mapped.min(5).to_string());
         self.apply(operation)
             .and_then(|()| self.compare())
             .map_err(|difference| format!("after {operation:x?}:\n{difference}"))
