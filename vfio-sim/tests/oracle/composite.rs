@@ -27,11 +27,12 @@ pub(crate) fn composite() -> impl Strategy<Value = Vec<Operation>> {
     prop_oneof![
         3 => takeover(),
         3 => regroup(),
-        1 => (takeover(), regroup()).prop_map(|(first, then)| [first, then].concat()),
+        4 => taken_over_without_an_iommu(),
         3 => dirty_round(),
         2 => copy(),
         3 => holes(),
         1 => dead_owner(),
+        1 => kept_pin(),
     ]
 }
 
@@ -100,19 +101,54 @@ fn regroup() -> impl Strategy<Value = Vec<Operation>> {
     let leaving = prop::collection::vec(any::<bool>(), GROUPS);
     let pins = prop::collection::vec(pin(), 0..4);
     let caller = prop_oneof![2 => Just(0), 1 => Just(1)];
-    (limits(0), limits(1), leaving, pins, caller).prop_map(
-        |(first, second, leaving, pins, caller)| {
+    (limits(0), limits(1), leaving, pins, caller, any::<bool>()).prop_map(
+        |(first, second, leaving, pins, caller, track)| {
             let mut all: Vec<Operation> = (0..GROUPS)
                 .map(|group| Operation::Files(Files::Assign { group, slot: 0, kind: 3 }))
                 .collect();
             all.push(Operation::Files(Files::OpenEmulated));
+            if track {
+                all.push(Operation::Call(Call::Track { slot: 0, on: true, door: Door::Typed }));
+                all.push(get_all());
+            }
             let leaving = leaving.into_iter().enumerate().filter(|(_, leaves)| *leaves);
             all.extend(leaving.map(|(group, _)| Operation::Files(Files::UnsetContainer { group })));
+            all.push(get_all());
             all.extend(first.into_iter().chain(second).chain(pins));
             let (target, door) = (Aim::Slot(0), Door::Typed);
             all.extend((0..GROUPS).map(|group| {
                 Operation::Files(Files::SetContainer { group, caller, target, door })
             }));
+            all
+        },
+    )
+}
+
+/// A container begins anew with one group, what is mapped is taken over, and only then come the
+/// emulated groups, which do not let that happen, and the first one leaves. Whether the mappings
+/// count against a limit is now the second process's affair.
+fn taken_over_without_an_iommu() -> impl Strategy<Value = Vec<Operation>> {
+    let map = prop::collection::vec(map_free(Just(0)), 1..=3);
+    let pins = prop::collection::vec(pin(), 1..4);
+    (0..2_usize, any::<bool>(), map, takeover(), 0..6_u64, pins, 0..2_usize).prop_map(
+        |(only, has, map, takeover, pages, pins, caller)| {
+            let set = |process, has| Operation::Set(Setting::IpcLock { process, has });
+            let memlock = |process, pages| Operation::Set(Setting::Memlock { process, pages });
+            let files = Operation::Files;
+            let assign = |group| files(Files::Assign { group, slot: 0, kind: 3 });
+            let mut all = vec![files(Files::CloseDevice { device: 0 }); 8];
+            all.extend((0..GROUPS).map(|group| files(Files::UnsetContainer { group })));
+            all.extend([assign(only), set(0, has), set(1, !has)]);
+            all.extend([0, 1].map(|process| memlock(process, 200)));
+            all.extend(map);
+            all.extend(takeover.into_iter().filter(|step| !matches!(step, Operation::Set(_))));
+            all.extend((0..GROUPS).map(assign));
+            all.push(files(Files::OpenEmulated));
+            all.push(files(Files::UnsetContainer { group: only }));
+            all.extend([0, 1].map(|process| memlock(process, pages)));
+            all.extend(pins);
+            let (target, door) = (Aim::Slot(0), Door::Typed);
+            all.push(files(Files::SetContainer { group: only, caller, target, door }));
             all
         },
     )
@@ -204,5 +240,19 @@ fn dead_owner() -> impl Strategy<Value = Vec<Operation>> {
         ];
         all.extend(touches);
         all
+    })
+}
+
+/// A device does not let go of what is to be unmapped.
+fn kept_pin() -> impl Strategy<Value = Vec<Operation>> {
+    (pin(), 0..2_usize).prop_map(|(pin, device)| {
+        let (does, place, extent) = (OnUnmap::Ignores, NO_RANGE, Extent::Mappings(0, 5));
+        let (slot, caller, flags, bitmap, door) = (0, 0, 0, WHOLE_BITMAP, Door::Typed);
+        vec![
+            Operation::Files(Files::OpenEmulated),
+            Operation::Device(Device::OnUnmap { device, does }),
+            pin,
+            Operation::Call(Call::Unmap { slot, caller, place, extent, flags, bitmap, door }),
+        ]
     })
 }

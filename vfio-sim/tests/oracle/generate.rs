@@ -169,7 +169,7 @@ fn devices() -> impl Strategy<Value = Device> {
         1 => Just(Access::Write),
     ];
     let at = || (place(), rarely()).prop_map(|(place, any)| Place { free: !any, ..place });
-    let pages = || prop_oneof![8 => 1..5_u64, 1 => 0..600_u64];
+    let pages = || prop_oneof![12 => 1..5_u64, 1 => 0..600_u64, 1 => Just(0)];
     let length = || prop_oneof![4 => 1..64_u64, 1 => 0..0x3000_u64];
     prop_oneof![
         3 => (0..4_usize, on_unmap()).prop_map(|(device, does)| Device::OnUnmap { device, does }),

@@ -11,6 +11,7 @@
 mod composite;
 mod generate;
 mod hosts;
+mod reached;
 #[path = "../side_by_side/mod.rs"]
 mod side_by_side;
 
@@ -32,6 +33,8 @@ fn emulator_and_oracle_agree_after_every_step() {
     });
     pair::print_tally();
     match run {
+        // Fewer runs reach less.
+        Ok(()) if std::env::var_os("PROPTEST_CASES").is_none() => reached::check(),
         Ok(()) => {}
         Err(TestError::Fail(difference, (scene, operations))) => {
             let steps: Vec<String> = operations.iter().map(|step| format!("  {step:x?}")).collect();

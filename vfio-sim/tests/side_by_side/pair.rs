@@ -58,6 +58,23 @@ pub(crate) fn print_tally() {
     }
 }
 
+/// Which of these answers a request never had, at either door. At the byte door the rule stands
+/// inside that of the request: `Map/Exists`.
+pub(crate) fn never_seen(request: &str, answers: &[&'static str]) -> Vec<&'static str> {
+    let tally = TALLY.lock().unwrap();
+    let answered: Vec<&str> = tally.keys().filter_map(|seen| rule_of(seen, request)).collect();
+    answers.iter().copied().filter(|answer| !answered.contains(answer)).collect()
+}
+
+/// The rule in a line of the tally, if the line is the request's.
+fn rule_of<'a>(seen: &'a str, request: &str) -> Option<&'a str> {
+    let (what, answer) = seen.split_once(": ")?;
+    match what.strip_prefix("VFIO_IOMMU_") {
+        Some(name) if name == request => Some(answer.split_once('/').map_or(answer, |(_, r)| r)),
+        _ => (what == request).then_some(answer),
+    }
+}
+
 /// Holds two answers against each other.
 pub(crate) fn agree<T: PartialEq + Debug, E: Rule>(
     what: &str,
