@@ -19,6 +19,8 @@ pub(crate) const ARGUMENT: u64 = 0x3000_0000_0000;
 pub(crate) const READ_ONLY: u64 = 0x3100_0000_0000;
 pub(crate) const BITMAP: u64 = 0x3200_0000_0000;
 pub(crate) const PAGE: u64 = 0x1000;
+/// Where user addresses end, exclusive: since 6.1, and up to 5.10 (7.4).
+const USER_ENDS: [u64; 2] = [0x00ff_ffff_ffff_f000, 0x7fff_ffff_f000];
 /// How far a mapping goes to the next boundary: the oracle keeps a `bool` for each page.
 pub(crate) const MAPPED_PAGES: u64 = 600;
 /// The bytes at the end of such a page that are compared.
@@ -142,17 +144,24 @@ impl Pair {
         self.poke(caller, BITMAP + PAGE - WATCHED as u64, &[plan.fill; WATCHED]);
         let page = self.page(slot);
         let right = 8 * (size / page).div_ceil(64);
+        let bytes = match plan.size {
+            BitmapSize::Right => right,
+            BitmapSize::OneWordLess => right.saturating_sub(8),
+            BitmapSize::Bytes(bytes) => bytes,
+        };
+        // Ends where user addresses do since 6.1, or did up to 5.10, or one byte behind.
+        let border = USER_ENDS[usize::from(plan.fill / 2 % 2)] + u64::from(1 - plan.fill % 2);
         UserBitmap {
             page_size: match plan.page {
                 BitmapPage::Right => page,
                 BitmapPage::Bytes(bytes) => bytes,
             },
-            bytes: match plan.size {
-                BitmapSize::Right => right,
-                BitmapSize::OneWordLess => right.saturating_sub(8),
-                BitmapSize::Bytes(bytes) => bytes,
-            },
-            data: Vaddr(if plan.beyond_user { 1 << 56 } else { BITMAP + PAGE - plan.room }),
+            bytes,
+            data: Vaddr(if plan.beyond_user {
+                border.wrapping_sub(bytes)
+            } else {
+                BITMAP + PAGE - plan.room
+            }),
         }
     }
 }

@@ -176,6 +176,7 @@ pub(crate) struct Bitmap {
     pub(crate) room: u64,
     pub(crate) size: BitmapSize,
     pub(crate) page: BitmapPage,
+    /// It ends where user addresses do, or one byte behind, as `fill` says.
     pub(crate) beyond_user: bool,
     /// What the buffer holds before.
     pub(crate) fill: u8,
