@@ -4,7 +4,6 @@
 use vfio_sim::oracle::OnUnmap;
 use vfio_type1::Iova;
 
-use super::aim::PAGE;
 use super::operations::{Device, Extent, Place, Setting};
 use super::pair::{Difference, Pair, agree};
 
@@ -26,8 +25,6 @@ impl Pair {
             Device::Unpin { device, place, pages } => {
                 let Some((at, iova)) = self.on_device(device, place) else { return Ok(()) };
                 let (opened, iova) = (&self.devices[at], iova & !0xfff);
-                // Past the top the emulator lets go of nothing, the document of what lies below.
-                let pages = pages.min((u64::MAX - iova) / PAGE + 1);
                 opened.device.unpin_pages(Iova(iova), pages);
                 self.oracle.unpin_pages(opened.group, iova, pages);
                 Ok(())
