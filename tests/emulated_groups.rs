@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::{RAM, ROM, Rig, device_name, emulated, group, msi, vtd};
 use vfio_type1::{
-    Access, DirtyPages, Errno, GroupId, Iova, IovaRange, Kernel, MapDma, OpenDevice, UnmapDma,
-    UserBitmap, Vaddr, Vfio, extension,
+    Access, DirtyPages, Errno, GroupId, Iova, IovaRange, Kernel, MAX_PIN_PAGES, MapDma, OpenDevice,
+    UnmapDma, UserBitmap, Vaddr, Vfio, extension,
 };
 
 fn rig(kernel: Kernel) -> Rig {
@@ -67,6 +67,10 @@ fn letting_go_stops_at_the_first_page_without_a_mapping_and_at_the_top() {
     assert_eq!(rig.process.locked_pages(), 2, "what lies behind the hole stays pinned");
     device.unpin_pages(Iova(top), 2);
     assert_eq!(rig.process.locked_pages(), 1);
+    device.unpin_pages(Iova(0x10_2000), MAX_PIN_PAGES + 1);
+    assert_eq!(rig.process.locked_pages(), 1, "more pages than can be pinned are not looked at");
+    device.unpin_pages(Iova(0x10_2000), MAX_PIN_PAGES);
+    assert_eq!(rig.process.locked_pages(), 0);
 }
 
 #[test]
