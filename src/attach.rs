@@ -348,27 +348,26 @@ impl Type1 {
         iommu: &dyn Iommu,
         caller: &Process,
     ) -> Result<(), AttachError> {
-        let mut charged: Vec<u64> = Vec::new();
+        let mut charged: Vec<(Mapping, u64)> = Vec::new();
         let result = self.mappings.iter().try_for_each(|mapping| {
-            let pages = self.enter(group, iommu, mapping, caller)?;
+            let pages = self.enter(group, iommu, &mapping, caller)?;
             if !mapping.iommu_mapped {
-                self.charge_owner(group.id, mapping, pages)?;
-                charged.push(pages);
+                self.charge_owner(group.id, &mapping, pages)?;
+                charged.push((mapping, pages));
             }
             Ok(())
         });
-        if result.is_err() {
-            let pinned = self.mappings.iter().filter(|mapping| !mapping.iommu_mapped);
-            pinned.zip(charged).for_each(|(mapping, pages)| mapping.owner.unlock_pages(pages));
-            return result;
+        for (mapping, pages) in charged {
+            let owner = self.mappings.owner(&mapping);
+            if result.is_err() {
+                owner.unlock_pages(pages);
+                continue;
+            }
+            let (locked_pages, memory_epoch) = (mapping.locked_pages + pages, owner.memory_epoch());
+            let pinned = Mapping { locked_pages, memory_epoch, iommu_mapped: true, ..mapping };
+            self.mappings.update(&pinned);
         }
-        let pinned = self.mappings.iter_mut().filter(|mapping| !mapping.iommu_mapped);
-        for (mapping, pages) in pinned.zip(charged) {
-            mapping.locked_pages += pages;
-            mapping.iommu_mapped = true;
-            mapping.memory_epoch = mapping.owner.memory_epoch();
-        }
-        Ok(())
+        result
     }
 
     /// The pages were counted against the caller's limit while they were pinned; they go to the account of
@@ -384,8 +383,9 @@ impl Type1 {
             mapping: mapping.iova,
             error: PinError::OverMemlock(over),
         };
-        mapping.owner.check_charge(pages, mapping.exempt, self.cpu_page()).map_err(over)?;
-        mapping.owner.lock_pages(pages);
+        let owner = self.mappings.owner(mapping);
+        owner.check_charge(pages, mapping.exempt, self.cpu_page()).map_err(over)?;
+        owner.lock_pages(pages);
         Ok(())
     }
 
@@ -408,7 +408,7 @@ impl Type1 {
         if mapping.iommu_mapped {
             return self.enter_into(iommu, iova).map(|()| 0).map_err(refused);
         }
-        let already = mapping.pin_count();
+        let already = self.mappings.pin_count(mapping.iova.first());
         let charge = Charge { exempt: mapping.exempt, already, page: self.cpu_page() };
         let vaddrs = mapping.vaddrs();
         let enter = |pages| self.enter_into(iommu, iova_behind(iova, vaddrs, pages));

@@ -5,17 +5,18 @@
 //! driver goes when the last group leaves. This file owns that state machine and the lock around
 //! it; what the type1 driver does is in its own files.
 //!
-//! Locks are taken in one order: group, turn, container.
+//! Locks are taken in one order: group, container.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use crate::addr::Iova;
 use crate::attach::AttachError;
+use crate::bus::{Found, Translation};
 use crate::callback::{Callbacks, UnmapCallback, Unpinner};
 use crate::claim::{AddGroupError, check_claim};
 use crate::dirty::{DirtyError, DirtyPages};
-use crate::dma::{Miss, Port};
+use crate::dma::Miss;
 use crate::ending::Ending;
 use crate::errno::Errno;
 use crate::extension::{self, advertises};
@@ -24,12 +25,12 @@ use crate::history::History;
 use crate::host::{Group, GroupId};
 use crate::info::Info;
 use crate::inject::{Allocation, OutOfMemory};
-use crate::iotlb::Translation;
 use crate::kernel::Kernel;
 use crate::map::{MapDma, MapError};
-use crate::mapping::{Mapping, MappingInfo};
+use crate::mapping::MappingInfo;
 use crate::process::Process;
 use crate::range::IovaRange;
+use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::type1::{NoType1, Type1, Type1Version};
 use crate::unmap::{UnmapDma, UnmapError, Unmapped};
@@ -57,15 +58,17 @@ struct OpenFile {
 /// What descriptors and groups share.
 pub(crate) struct Core {
     shared: Arc<Shared>,
-    /// Held by calls that change what devices reach, until devices have forgotten what was there
-    /// before. So such calls wait for each other, as in the kernel; devices never take it.
-    turn: Mutex<()>,
     state: Mutex<State>,
+    /// How many calls have removed something that accesses may still run through. Other calls wait for
+    /// those accesses too, as a kernel's calls wait for each other.
+    settling: AtomicU32,
 }
 
 struct State {
     /// In the order in which they were added.
     groups: Vec<Arc<Group>>,
+    /// Groups that were here, and whose devices may still be at it.
+    leaving: Vec<Arc<Group>>,
     driver: Driver,
     callbacks: Callbacks,
     history: History,
@@ -136,12 +139,13 @@ impl Container {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let state = State {
             groups: Vec::new(),
+            leaving: Vec::new(),
             driver: Driver::None,
             callbacks: Callbacks::default(),
             history: History::default(),
             ending: Ending::default(),
         };
-        let core = Arc::new(Core { shared, turn: Mutex::default(), state: Mutex::new(state) });
+        let core = Arc::new(Core { shared, state: Mutex::new(state), settling: AtomicU32::new(0) });
         Self { _open: Arc::new(OpenFile { core: Arc::clone(&core) }), core }
     }
 
@@ -178,6 +182,8 @@ impl Container {
             Kind::NoIommu => self.new_noiommu(caller, kind)?,
             Kind::Iommu => Driver::Type1(self.new_type1(&state.groups, caller, kind)?),
         };
+        state.groups.iter().for_each(|group| state.connect(group));
+        state.note_refusals();
         Ok(())
     }
 
@@ -210,8 +216,15 @@ impl Container {
         };
         let limit = shared.dma_entry_limit();
         let injector = Arc::clone(&shared.injector);
-        let mut type1 =
-            Box::new(Type1::new(shared.kernel, shared.cpu_page, version, limit, injector));
+        let type1 = Type1::new(
+            shared.kernel,
+            shared.cpu_page,
+            version,
+            limit,
+            &shared.page_tables,
+            injector,
+        );
+        let mut type1 = Box::new(type1);
         for group in groups.iter().rev() {
             type1
                 .attach(group, caller, shared.allow_unsafe_interrupts())
@@ -227,7 +240,6 @@ impl Container {
 
     /// `VFIO_IOMMU_MAP_DMA`: maps the caller's memory, or gives a mapping a new process address.
     pub fn map(&self, caller: &Arc<Process>, request: &MapDma) -> Result<(), MapError> {
-        let _turn = self.core.take_turn();
         let mut state = self.core.lock();
         state.history.count_call();
         let type1 = state.type1().map_err(MapError::from);
@@ -240,12 +252,10 @@ impl Container {
             }
             Err(_) => {}
         }
-        if result.is_err() || request.flags & MapDma::VADDR != 0 {
-            // Devices must not go on with the process address of before, or unaware of a refusal.
-            let ports = ports(&state.groups);
-            drop(state);
-            ports.iter().for_each(|port| port.forget(&range));
-        }
+        state.note_refusals();
+        // Accesses with the process address of before must have ended.
+        let moved = result.is_ok() && request.flags & MapDma::VADDR != 0;
+        self.core.settle(state, moved);
         result
     }
 
@@ -257,23 +267,9 @@ impl Container {
     ///
     /// When it returns, no device accesses what was removed, and none will.
     pub fn unmap(&self, caller: &Arc<Process>, request: &UnmapDma) -> Result<u64, UnmapError> {
-        let bytes = self.unmap_in_rounds(caller, request)?;
-        if let Some(lost) = request.vaddrs_taken() {
-            // Devices go on with the pages, whatever happens at the old address.
-            self.core.forget(&lost);
-        }
-        Ok(bytes)
-    }
-
-    fn unmap_in_rounds(
-        &self,
-        caller: &Arc<Process>,
-        request: &UnmapDma,
-    ) -> Result<u64, UnmapError> {
         let mut total: u64 = 0;
         let mut told: Option<(IovaRange, u32)> = None;
         loop {
-            let turn = self.core.take_turn();
             let mut state = self.core.lock();
             if told.is_none() {
                 state.history.count_call();
@@ -285,9 +281,12 @@ impl Container {
             };
             if matches!(step, Ok(Unmapped::Done(_))) {
                 state.history.unmapped(request);
+                state.note_refusals();
             }
-            forget_removed(state, RemovedBy::Unmap);
-            drop(turn);
+            // Devices go on with pages whose address is taken, whatever happens at the old address.
+            let changed =
+                state.note_removed(RemovedBy::Unmap) || request.flags & UnmapDma::VADDR != 0;
+            self.core.settle(state, changed);
             let mapping = match step.map_err(|error| error.after(total))? {
                 Unmapped::Done(removed) => return Ok(total.wrapping_add(removed)),
                 Unmapped::Notify { mapping, removed } => {
@@ -388,39 +387,58 @@ impl State {
         }
     }
 
+    /// Lets the group's devices translate by the container's mappings, if an IOMMU does it for them.
+    fn connect(&self, group: &Group) {
+        if let (Driver::Type1(type1), Some(_)) = (&self.driver, group.iommu()) {
+            group.bus.attach(Some(type1.mappings.page_table().1));
+        }
+    }
+
+    /// Lets devices know whether there are refusals to be asked about.
+    fn note_refusals(&self) {
+        if let Driver::Type1(type1) = &self.driver {
+            type1.mappings.page_table().0.set_suspect(self.history.has_refusals());
+        }
+    }
+
+    /// Remembers what the call has removed, for devices that use it. Whether there was any.
+    fn note_removed(&mut self, by: RemovedBy) -> bool {
+        let Driver::Type1(type1) = &mut self.driver else { return false };
+        if type1.removed.is_empty() {
+            return false;
+        }
+        if self.groups.iter().any(|group| group.bus.is_used()) {
+            self.history.remember(&type1.removed, by);
+        }
+        type1.removed.clear();
+        true
+    }
+
     /// Tells the watch what goes with the last group.
     fn report_lost(&mut self, group: GroupId, watch: &Watch) {
         let Driver::Type1(type1) = &self.driver else { return };
-        if let Some(live) = LiveMappings::of(type1.mappings.iter().map(Mapping::info)) {
+        if let Some(live) = LiveMappings::of(type1.mappings.iter().map(|mapping| mapping.info())) {
             self.ending.lose(group, live, self.history.calls(), watch);
         }
     }
 }
 
-/// The bus masters of some groups.
-fn ports(groups: &[Arc<Group>]) -> Vec<Arc<Port>> {
-    let used = groups.iter().filter(|group| group.bus.is_used());
-    used.flat_map(|group| group.bus.ports()).collect()
-}
-
-/// Remembers what was removed, and makes devices forget it. An access may hold its IOTLB's lock
-/// while it waits for the container's, so this takes the state, to let go of it in between.
-fn forget_removed(mut guard: MutexGuard<'_, State>, by: RemovedBy) {
-    let state = &mut *guard;
-    let Driver::Type1(type1) = &mut state.driver else { return };
-    let Some(hull) = type1.removed.hull() else { return };
-    let ports = ports(&state.groups);
-    if !ports.is_empty() {
-        state.history.remember(&type1.removed, by);
-    }
-    type1.removed.clear();
-    drop(guard);
-    ports.iter().for_each(|port| port.forget(&hull));
-}
-
 impl Core {
-    fn take_turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ends a call: if it `changed` what devices reach, or another call did that is not done yet, waits
+    /// for the accesses that run.
+    fn settle(&self, state: MutexGuard<'_, State>, changed: bool) {
+        if !changed && self.settling.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let groups = state.groups.iter().chain(&state.leaving);
+        let used: Vec<Arc<Group>> = groups.filter(|group| group.bus.is_used()).cloned().collect();
+        if used.is_empty() {
+            return;
+        }
+        self.settling.fetch_add(1, Ordering::Relaxed);
+        drop(state);
+        used.iter().flat_map(|group| group.bus.ports()).for_each(|port| port.settle());
+        self.settling.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -447,12 +465,6 @@ impl Core {
         used || self.shared.watch.is_on()
     }
 
-    /// Makes devices ask anew about `range`. When it returns, no access as before is running.
-    fn forget(&self, range: &IovaRange) {
-        let ports = ports(&self.lock().groups);
-        ports.iter().for_each(|port| port.forget(range));
-    }
-
     /// Takes a group in: claims its DMA, and attaches it if there is a driver (spec 2.4 step 5).
     pub(crate) fn add(&self, group: &Arc<Group>, caller: &Process) -> Result<(), AddGroupError> {
         let mut state = self.lock();
@@ -467,23 +479,24 @@ impl Core {
                 .map_err(|error| AddGroupError::Attach { group: group.id, error })?;
         }
         state.groups.push(Arc::clone(group));
+        state.connect(group);
         Ok(())
     }
 
-    /// What `iova` means to the devices of a group, as a walk of the page tables finds it.
-    pub(crate) fn translation(&self, group: GroupId, iova: Iova) -> Result<Translation, Miss> {
+    /// What `iova` means to the devices of a group, or why nothing.
+    pub(crate) fn translation(&self, group: &Group, iova: Iova) -> Result<Found, Miss> {
         let mut state = self.lock();
         let type1 = state.type1().map_err(|_| Miss::NotAttached)?;
-        if !type1.iommu_groups().any(|attached| attached.id == group) {
+        if !type1.iommu_groups().any(|attached| attached.id == group.id) {
             return Err(Miss::NotAttached);
         }
-        let mapping = type1.mappings.containing(iova).filter(|mapping| mapping.iommu_mapped);
-        let mut translation = match mapping.map(Mapping::translation) {
-            Some(translation) => translation,
-            None => return Err(state.history.why_unmapped(iova)),
-        };
-        translation.suspect = state.history.has_refusals_in(&translation.iova);
-        Ok(translation)
+        let found = type1.mappings.containing(iova).and_then(|mapping| {
+            let translation = Translation::by(&type1.mappings.entry(iova)?)?;
+            let owner = Arc::clone(type1.mappings.owner(&mapping));
+            let stamp = group.bus.stamp(type1.mappings.page_table().0);
+            Some(Found { translation, owner, stamp })
+        });
+        found.ok_or_else(|| state.history.why_unmapped(iova))
     }
 
     /// The newest refusal, if any, to map other memory in `part` of a mapping, and where.
@@ -497,11 +510,11 @@ impl Core {
 
     /// Lets a group go; with the last one goes the driver. When it returns, the group's devices access
     /// nothing.
-    pub(crate) fn remove(&self, group: &Group) {
+    pub(crate) fn remove(&self, group: &Arc<Group>) {
         group.bus.leave();
-        let turn = self.take_turn();
         let mut state = self.lock();
         state.history.count_call();
+        group.bus.attach(None);
         state.groups.retain(|member| member.id != group.id);
         if state.groups.is_empty() && self.shared.watch.is_on() {
             state.report_lost(group.id, &self.shared.watch);
@@ -515,10 +528,13 @@ impl Core {
         if state.groups.is_empty() {
             driver = std::mem::replace(&mut state.driver, Driver::None);
         }
-        drop(state);
-        group.bus.ports().iter().for_each(|port| port.forget(&IovaRange::full()));
+        state.leaving.push(Arc::clone(group));
+        self.settle(state, true);
+        let leaving = &mut self.lock().leaving;
+        if let Some(at) = leaving.iter().position(|left| Arc::ptr_eq(left, group)) {
+            leaving.swap_remove(at);
+        }
         // What the driver owns (processes, their memory) is not ours to run under a lock.
-        drop(turn);
         drop(driver);
     }
 

@@ -6,6 +6,7 @@
 
 use crate::host::GroupId;
 use crate::inject::Allocation;
+use crate::mapping::Mapping;
 use crate::reserved::RegionList;
 use crate::type1::Type1;
 
@@ -51,7 +52,7 @@ impl Type1 {
             self.iova_list = refreshed;
         }
         if self.tracking && self.behaviours().detach_marks_dirty {
-            let bitmaps = self.mappings.iter_mut().filter_map(|mapping| mapping.bitmap_mut());
+            let bitmaps = self.mappings.extras_mut().filter_map(|extra| extra.bitmap.as_mut());
             bitmaps.for_each(|bitmap| bitmap.mark_all());
         }
     }
@@ -63,11 +64,12 @@ impl Type1 {
             self.remove_all_mappings();
             return;
         }
-        for mapping in self.mappings.iter_mut() {
-            let pinned = mapping.pin_count().min(mapping.locked_pages);
-            mapping.owner.uncharge(mapping.locked_pages - pinned);
-            mapping.locked_pages = pinned;
-            mapping.iommu_mapped = false;
+        let all: Vec<Mapping> = self.mappings.iter().collect();
+        for mapping in all {
+            let pins = self.mappings.pin_count(mapping.iova.first());
+            let locked_pages = mapping.locked_pages.min(pins);
+            self.mappings.owner(&mapping).uncharge(mapping.locked_pages - locked_pages);
+            self.mappings.update(&Mapping { locked_pages, iommu_mapped: false, ..mapping });
         }
     }
 

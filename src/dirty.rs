@@ -12,7 +12,7 @@ use crate::errno::Errno;
 use crate::inject::{Allocation, OutOfMemory};
 use crate::kernel::Behaviours;
 use crate::map::wrap_errno;
-use crate::mapping::Mapping;
+use crate::mapping::Extra;
 use crate::memory::{Fault, Memory};
 use crate::page_size::PageSize;
 use crate::process::Process;
@@ -300,14 +300,14 @@ impl Type1 {
         if self.tracking {
             return Ok(());
         }
-        let injector = &self.injector;
-        let tracked = self.mappings.iter_mut().try_for_each(|mapping| {
-            let (pages, iova) = (mapping.iova.pages(page), mapping.iova);
-            let too_large = DirtyError::TooLargeToTrack { mapping: iova, pages };
-            mapping.start_tracking(page).ok_or(too_large)?;
-            injector
+        let all: Vec<IovaRange> = self.mappings.iter().map(|mapping| mapping.iova).collect();
+        let tracked = all.iter().try_for_each(|iova| {
+            let too_large = DirtyError::TooLargeToTrack { mapping: *iova, pages: iova.pages(page) };
+            let extra = self.mappings.make_extra(iova.first());
+            extra.start_tracking(iova, page).ok_or(too_large)?;
+            self.injector
                 .allocate(Allocation::DirtyBitmap)
-                .map_err(|error| DirtyError::NoMemory { mapping: iova, error })
+                .map_err(|error| DirtyError::NoMemory { mapping: *iova, error })
         });
         match tracked {
             Ok(()) => self.tracking = true,
@@ -318,7 +318,8 @@ impl Type1 {
 
     fn stop_tracking(&mut self) {
         self.tracking = false;
-        self.mappings.iter_mut().for_each(|mapping| mapping.stop_tracking());
+        self.mappings.extras_mut().for_each(|extra| extra.bitmap = None);
+        self.mappings.tidy_extras();
     }
 
     /// The rules of GET_BITMAP, in order.
@@ -364,8 +365,8 @@ impl Type1 {
         for iova in inside {
             self.report_mapping(iova.first(), range.first(), bitmap, caller.memory())
                 .map_err(|fault| DirtyError::BitmapFault { mapping: iova, fault })?;
-            if let Some(mapping) = self.mappings.get_mut(iova.first()) {
-                mapping.clean(page);
+            if let Some(extra) = self.mappings.extra_mut(iova.first()) {
+                extra.clean(&iova, page);
             }
         }
         Ok(())
@@ -382,14 +383,13 @@ impl Type1 {
     ) -> Result<(), Fault> {
         let offset = first.0.wrapping_sub(base.0) >> self.page().shift();
         let all_is_dirty = self.all_is_dirty();
-        let report = |mapping: &mut Mapping| {
-            let everything = all_is_dirty && mapping.iommu_mapped;
-            let dirty = mapping.bitmap_mut()?;
-            if everything {
+        let report = |extra: &mut Extra| {
+            let dirty = extra.bitmap.as_mut()?;
+            if all_is_dirty {
                 dirty.mark_all();
             }
             Some(dirty.report(offset, bitmap.data, memory))
         };
-        self.mappings.get_mut(first).and_then(report).unwrap_or(Ok(()))
+        self.mappings.extra_mut(first).and_then(report).unwrap_or(Ok(()))
     }
 }

@@ -5,94 +5,25 @@
 //! of the container that its group is in, and copies to or from the memory of the process that
 //! mapped them. What does not translate is a [`DmaFault`].
 //!
-//! Translations are cached in an IOTLB, one for each bus master, as devices with an ATC do. An access
-//! holds its own IOTLB's lock from the lookup to the end of the copy, and nothing else. Whoever
-//! removes a mapping takes it out of the table first, then goes through the IOTLBs: so when UNMAP
-//! returns, no access to the range is running, and none will find it. Accesses of different devices
-//! never wait for each other.
-//!
-//! Locks are taken in this order: IOTLB, container. Removal takes them one after the other. The locks
-//! of the fault log, of the watch and of a memory's changes are taken last, and none inside them.
+//! How that goes along with calls that change the mappings is in `bus`. Locks are taken in this order:
+//! port, container. Removal takes them one after the other. The locks of the fault log, of the watch and
+//! of a memory's changes are taken last, and none inside them.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::Arc;
 
 use crate::addr::{Iova, Vaddr};
-use crate::container::Core;
+use crate::bus::{Found, KnownOwners, Port, Translation};
 use crate::fault::{DmaAccess, DmaFault, FaultCause, Refusal, Removal};
 use crate::host::{Group, GroupId};
-use crate::iotlb::{Iotlb, Translation};
 use crate::iova_list::is_excluded;
-use crate::memory::Fault;
+use crate::memory::{Fault, Memory};
+use crate::process::Process;
 use crate::range::{IovaRange, RangeError};
 use crate::reserved::ReservedRegion;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Mutex, MutexGuard};
 use crate::vfio::Shared;
 use crate::watch::Mistake;
-
-/// A group's side of the bus: the container it is in, and its devices that do DMA.
-#[derive(Debug, Default)]
-pub(crate) struct Bus {
-    container: Mutex<Weak<Core>>,
-    masters: Mutex<Vec<Arc<Port>>>,
-    /// Whether `masters` has ever had an entry.
-    used: AtomicBool,
-}
-
-/// What removal must reach of a bus master.
-#[derive(Debug)]
-pub(crate) struct Port {
-    iotlb: Mutex<Iotlb>,
-}
-
-impl Bus {
-    pub(crate) fn enter(&self, container: &Arc<Core>) {
-        *lock(&self.container) = Arc::downgrade(container);
-    }
-
-    pub(crate) fn leave(&self) {
-        *lock(&self.container) = Weak::new();
-    }
-
-    fn container(&self) -> Option<Arc<Core>> {
-        lock(&self.container).upgrade()
-    }
-
-    /// Whether the group has devices that do DMA; no, for groups nobody simulates a device of.
-    pub(crate) fn is_used(&self) -> bool {
-        self.used.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn ports(&self) -> Vec<Arc<Port>> {
-        lock(&self.masters).clone()
-    }
-
-    fn add(&self) -> Arc<Port> {
-        let port = Arc::new(Port { iotlb: Mutex::default() });
-        let mut masters = lock(&self.masters);
-        masters.push(Arc::clone(&port));
-        // Under the container's lock or not: an IOTLB fills only through that lock.
-        self.used.store(true, Ordering::Release);
-        port
-    }
-
-    fn remove(&self, port: &Arc<Port>) {
-        lock(&self.masters).retain(|known| !Arc::ptr_eq(known, port));
-    }
-}
-
-impl Port {
-    /// Forgets translations of `range`. When it returns, no access through one is running.
-    pub(crate) fn forget(&self, range: &IovaRange) {
-        lock(&self.iotlb).forget(range);
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What these locks guard is replaced whole, so a panic leaves it usable.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A device's end of the bus, by which it reads and writes memory.
 ///
@@ -111,7 +42,7 @@ pub struct BusMaster {
 
 impl BusMaster {
     pub(crate) fn new(shared: Arc<Shared>, group: Arc<Group>, device: String) -> Self {
-        let port = group.bus.add();
+        let port = group.bus.add_port();
         Self {
             shared,
             group,
@@ -134,7 +65,7 @@ impl BusMaster {
     pub fn set_enabled(&self, enabled: bool) {
         self.enabled.store(enabled, Ordering::Release);
         if !enabled {
-            drop(lock(&self.port.iotlb));
+            self.port.settle();
         }
     }
 
@@ -155,21 +86,22 @@ impl BusMaster {
 
     /// Reads memory. On a fault, `into` holds what lies below it.
     pub fn read(&self, iova: Iova, into: &mut [u8]) -> Result<(), DmaFault> {
-        self.access(iova, into.len(), DmaAccess::Read, |translation, at, done, bytes| {
-            translation.memory().read(at, &mut into[done..done + bytes])
+        self.access(iova, into.len(), DmaAccess::Read, |memory, at, done, bytes| {
+            memory.read(at, &mut into[done..done + bytes])
         })
     }
 
     /// Writes memory. On a fault, what lies below it has been written.
     pub fn write(&self, iova: Iova, bytes: &[u8]) -> Result<(), DmaFault> {
-        self.access(iova, bytes.len(), DmaAccess::Write, |translation, at, done, count| {
-            translation.memory().write(at, &bytes[done..done + count])
+        self.access(iova, bytes.len(), DmaAccess::Write, |memory, at, done, count| {
+            memory.write(at, &bytes[done..done + count])
         })
     }
 
     /// Whether an access of `length` bytes would go through. It is not logged if it would not.
     pub fn check(&self, iova: Iova, length: usize, access: DmaAccess) -> Result<(), DmaFault> {
-        self.walk(iova, length, access, |_, _, _, _| Ok(())).map_err(|fault| *fault)
+        let find = |at, left| self.piece(&self.find(at, access)?, at, left, access);
+        self.walk(iova, length, access, |at, _, left| find(at, left)).map_err(|fault| *fault)
     }
 
     /// The process addresses that an access would reach, in order: address and bytes of each piece.
@@ -184,46 +116,87 @@ impl BusMaster {
         access: DmaAccess,
     ) -> Result<Vec<(Vaddr, usize)>, DmaFault> {
         let mut pieces = Vec::new();
-        self.access(iova, length, access, |_, at, _, bytes| {
-            pieces.push((at, bytes));
-            Ok(())
-        })?;
+        self.translate_each(iova, length, access, |at, bytes| pieces.push((at, bytes)))?;
         Ok(pieces)
     }
 
+    /// As [`Self::translate`], with each piece handed to `each`, also those below a fault.
+    pub fn translate_each(
+        &self,
+        iova: Iova,
+        length: usize,
+        access: DmaAccess,
+        mut each: impl FnMut(Vaddr, usize),
+    ) -> Result<(), DmaFault> {
+        if self.shared.watch.is_on() {
+            return self.access(iova, length, access, |_, at, _, bytes| {
+                each(at, bytes);
+                Ok(())
+            });
+        }
+        let walk = self.walk(iova, length, access, |at, _, left| {
+            let translation = self.find(at, access)?;
+            let bytes = self.piece(&translation, at, left, access)?;
+            each(translation.vaddr_of(at), bytes);
+            Ok(bytes)
+        });
+        walk.map_err(|fault| self.log(fault))
+    }
+
+    /// Runs `copy` on each piece: with the memory, the address, the bytes before this piece, and its own.
     fn access(
         &self,
         iova: Iova,
         length: usize,
         access: DmaAccess,
-        mut copy: impl FnMut(&Translation, Vaddr, usize, usize) -> Result<(), Fault>,
+        mut copy: impl FnMut(&dyn Memory, Vaddr, usize, usize) -> Result<(), Fault>,
     ) -> Result<(), DmaFault> {
         let watched = self.shared.watch.is_on();
-        let walk = self.walk(iova, length, access, |translation, at, done, bytes| {
+        let mut known = self.port.begin();
+        let walk = self.walk(iova, length, access, |at, done, left| {
+            let (translation, owner) = self.find_owner(at, access, &mut known)?;
+            let bytes = self.piece(&translation, at, left, access)?;
+            let memory = owner.memory();
             if watched {
-                self.look_behind(translation, Iova(iova.0 + done as u64), bytes, access);
+                self.look_behind(&translation, memory, at, bytes, access);
             }
-            copy(translation, at, done, bytes)
+            let vaddr = translation.vaddr_of(at);
+            copy(memory, vaddr, done, bytes).map_err(|fault| {
+                let gone = FaultCause::MemoryGone { mapping: translation.iova, vaddr: fault.at };
+                let below = fault.at.0.saturating_sub(vaddr.0);
+                self.fault(Iova(at.0.saturating_add(below)), access, gone)
+            })?;
+            Ok(bytes)
         });
-        walk.map_err(|fault| {
-            self.shared.faults.add((*fault).clone());
-            if watched {
-                self.report_refused(&fault);
-            }
-            *fault
-        })
+        walk.map_err(|fault| self.log(fault))
+    }
+
+    #[cold]
+    fn log(&self, fault: Box<DmaFault>) -> DmaFault {
+        self.shared.faults.add((*fault).clone());
+        if self.shared.watch.is_on() {
+            self.report_refused(&fault);
+        }
+        *fault
     }
 
     /// Looks for mistakes behind an access that goes through.
-    fn look_behind(&self, by: &Translation, iova: Iova, bytes: usize, access: DmaAccess) {
+    fn look_behind(
+        &self,
+        by: &Translation,
+        behind: &dyn Memory,
+        iova: Iova,
+        bytes: usize,
+        access: DmaAccess,
+    ) {
         let Ok(part) = IovaRange::from_size(iova, bytes as u64) else { return };
         let mapping = by.iova;
-        if let Some((memory, change)) = by.change_behind(&part) {
+        if let Some((memory, change)) = by.change_behind(behind, &part) {
             let device = self.device.clone();
             let stale = Mistake::StaleMapping { device, access, iova, mapping, memory, change };
             self.shared.watch.report(stale);
         }
-        if by.suspect
+        if self.group.bus.is_suspect(&self.shared.page_tables)
             && let Some(container) = self.group.bus.container()
             && let Some((iova, refusal)) = container.refusal_of_other_memory(&part, by)
         {
@@ -243,13 +216,14 @@ impl BusMaster {
         }
     }
 
-    /// Cuts an access into pieces that lie in one mapping each, in order.
+    /// Cuts an access into pieces that lie in one mapping each, in order. `go` gets the address of a piece,
+    /// the bytes before it and those from it on, and answers how many are in it.
     fn walk(
         &self,
         iova: Iova,
         length: usize,
         access: DmaAccess,
-        mut copy: impl FnMut(&Translation, Vaddr, usize, usize) -> Result<(), Fault>,
+        mut go: impl FnMut(Iova, usize, usize) -> Result<usize, Box<DmaFault>>,
     ) -> Result<(), Box<DmaFault>> {
         let whole = match IovaRange::from_size(iova, length as u64) {
             Ok(range) => range,
@@ -259,38 +233,60 @@ impl BusMaster {
             }
         };
         self.check_mask(&whole, access)?;
-        let mut iotlb = lock(&self.port.iotlb);
         if !self.is_enabled() {
             return Err(self.fault(iova, access, FaultCause::BusMasterOff));
         }
-        let (mut at, mut done) = (iova, 0);
-        loop {
-            let translation = match iotlb.find(at) {
-                Some(translation) => translation,
-                None => {
-                    let found = self.look_up(at).map_err(|cause| self.fault(at, access, cause))?;
-                    iotlb.insert(found)
-                }
-            };
-            let (mapping, allowed) = (translation.iova, translation.access);
-            if !access.is_allowed(allowed) {
-                return Err(self.fault(at, access, FaultCause::NotAllowed { mapping, allowed }));
-            }
-            let last = mapping.last().min(whole.last());
-            // A mapping may be larger than a slice can be.
-            let left = length - done;
-            let bytes = usize::try_from(last.0 - at.0).map_or(left, |span| left.min(span + 1));
-            copy(translation, translation.vaddr_of(at), done, bytes).map_err(|fault| {
-                let gone = FaultCause::MemoryGone { mapping, vaddr: fault.at };
-                let below = fault.at.0.saturating_sub(translation.vaddr_of(at).0);
-                self.fault(Iova(at.0.saturating_add(below)), access, gone)
-            })?;
-            if last == whole.last() {
-                return Ok(());
-            }
-            done += bytes;
-            at = Iova(last.0 + 1);
+        let mut done = 0;
+        while done < length {
+            done += go(Iova(iova.0 + done as u64), done, length - done)?;
         }
+        Ok(())
+    }
+
+    /// How many of `left` bytes at `at` lie in the mapping, if it allows the access.
+    fn piece(
+        &self,
+        by: &Translation,
+        at: Iova,
+        left: usize,
+        access: DmaAccess,
+    ) -> Result<usize, Box<DmaFault>> {
+        let (mapping, allowed) = (by.iova, by.access);
+        if !access.is_allowed(allowed) {
+            return Err(self.fault(at, access, FaultCause::NotAllowed { mapping, allowed }));
+        }
+        // A mapping may be larger than a slice can be.
+        let inside = usize::try_from(mapping.last().0 - at.0).unwrap_or(usize::MAX);
+        Ok(left.min(inside.saturating_add(1)))
+    }
+
+    fn find(&self, at: Iova, access: DmaAccess) -> Result<Translation, Box<DmaFault>> {
+        match self.group.bus.find(&self.shared.page_tables, at) {
+            Some((translation, _)) => Ok(translation),
+            None => {
+                let found = self.look_up(at).map_err(|cause| self.fault(at, access, cause))?;
+                Ok(found.translation)
+            }
+        }
+    }
+
+    /// The translation and the process whose memory it leads to.
+    fn find_owner<'a>(
+        &self,
+        at: Iova,
+        access: DmaAccess,
+        known: &'a mut KnownOwners,
+    ) -> Result<(Translation, &'a Process), Box<DmaFault>> {
+        let found = self.group.bus.find(&self.shared.page_tables, at);
+        let known_one = found.and_then(|(by, stamp)| Some((by, known.place_of(&by, stamp)?)));
+        let (translation, place) = match known_one {
+            Some(found) => found,
+            None => {
+                let found = self.look_up(at).map_err(|cause| self.fault(at, access, cause))?;
+                (found.translation, known.add(found))
+            }
+        };
+        Ok((translation, known.at(place)))
     }
 
     /// Boxed, so that accesses without one do not carry its size around.
@@ -310,12 +306,13 @@ impl BusMaster {
         Err(self.fault(first_bad, access, FaultCause::BeyondMask { bits }))
     }
 
-    /// Asks the container, as an IOTLB miss walks the page tables.
-    fn look_up(&self, iova: Iova) -> Result<Translation, FaultCause> {
+    /// Asks the container, which knows more.
+    #[cold]
+    fn look_up(&self, iova: Iova) -> Result<Found, FaultCause> {
         let group = self.group.id;
         let iommu = self.group.iommu().ok_or(FaultCause::NoIommu { group })?;
         let container = self.group.bus.container().ok_or(FaultCause::NotAttached { group })?;
-        container.translation(group, iova).map_err(|miss| match miss {
+        container.translation(&self.group, iova).map_err(|miss| match miss {
             Miss::NotAttached => FaultCause::NotAttached { group },
             Miss::Unmapped(removal) => FaultCause::Unmapped(removal),
             Miss::Refused(refusal) => FaultCause::MapRefused(refusal),
@@ -347,7 +344,7 @@ pub(crate) enum Miss {
 
 impl Drop for BusMaster {
     fn drop(&mut self) {
-        self.group.bus.remove(&self.port);
+        self.group.bus.remove_port(&self.port);
     }
 }
 

@@ -231,22 +231,24 @@ impl Type1 {
         // Behind an IOMMU the page is pinned and charged as part of its mapping.
         let charge_it = self.domains.is_empty();
         let bitmap_page = self.page();
-        let mapping = self.mappings.containing_mut(at);
-        let mapping = mapping.ok_or(PinPagesError::NotMapped { iova: at })?;
+        let mapping = self.mappings.containing(at);
+        let mut mapping = mapping.ok_or(PinPagesError::NotMapped { iova: at })?;
+        let first = mapping.iova.first();
         let allowed = (mapping.access.reads() || !access.reads())
             && (mapping.access.writes() || !access.writes());
         if !allowed {
             let mapped = mapping.access;
             return Err(PinPagesError::NoAccess { iova: at, mapped, wanted: access });
         }
-        if let Some(count) = mapping.extra.as_mut().and_then(|extra| extra.pins.get_mut(&at)) {
+        let extra = self.mappings.extra_mut(first);
+        if let Some(count) = extra.and_then(|extra| extra.pins.get_mut(&at)) {
             *count += 1;
             return Ok(());
         }
         let last = Iova(at.0.saturating_add(page.bytes() - 1)).min(mapping.iova.last());
         let part = IovaRange::new(at, last).unwrap_or(mapping.iova);
         let charge = Charge { exempt: mapping.exempt || !charge_it, already: 0, page };
-        let (owner, vaddrs) = (&mapping.owner, mapping.vaddrs_of(&part));
+        let (owner, vaddrs) = (self.mappings.owner(&mapping), mapping.vaddrs_of(&part));
         let charged = pin_only(owner, vaddrs, mapping.access, charge, &self.injector)
             .map_err(|error| PinPagesError::Pin { iova: at, error })?;
         if charged == 0 {
@@ -256,11 +258,13 @@ impl Type1 {
             .allocate(Allocation::PinnedPage)
             .map_err(|error| PinPagesError::NoMemory { iova: at, error })?;
         if charge_it {
-            mapping.owner.lock_pages(1);
+            owner.lock_pages(1);
             mapping.locked_pages += 1;
+            self.mappings.update(&mapping);
         }
-        mapping.extra_mut().pins.insert(at, 1);
-        mapping.mark_dirty(&part, bitmap_page);
+        let extra = self.mappings.make_extra(first);
+        extra.pins.insert(at, 1);
+        extra.mark_dirty(&mapping.iova, &part, bitmap_page);
         Ok(())
     }
 
@@ -272,10 +276,10 @@ impl Type1 {
         let below_the_top =
             |index: u64| iova.0.checked_add(index.checked_mul(page.bytes())?).map(Iova);
         for at in (0..pages).map_while(below_the_top) {
-            let Some(mapping) = self.mappings.containing_mut(at) else {
+            let Some(mut mapping) = self.mappings.containing(at) else {
                 return;
             };
-            let Some(extra) = mapping.extra.as_mut() else {
+            let Some(extra) = self.mappings.extra_mut(mapping.iova.first()) else {
                 continue;
             };
             let Some(count) = extra.pins.get_mut(&at) else {
@@ -287,8 +291,9 @@ impl Type1 {
             }
             extra.pins.remove(&at);
             if uncharge_it && mapping.locked_pages > 0 {
-                mapping.owner.uncharge(1);
+                self.mappings.owner(&mapping).uncharge(1);
                 mapping.locked_pages -= 1;
+                self.mappings.update(&mapping);
             }
         }
     }
@@ -298,7 +303,8 @@ impl Type1 {
         let inside: Vec<Iova> = self
             .mappings
             .overlapping(range)
-            .flat_map(|mapping| mapping.pinned_pages())
+            .filter_map(|mapping| self.mappings.extra(mapping.iova.first()))
+            .flat_map(|extra| extra.pins.keys().copied())
             .filter(|page| range.contains(*page))
             .collect();
         inside.into_iter().for_each(|page| self.unpin_pages(page, 1));
@@ -326,13 +332,14 @@ impl Type1 {
         done: usize,
     ) -> Result<usize, DmaRwError> {
         let page = self.page();
-        let mapping = self.mappings.containing_mut(at);
+        let mapping = self.mappings.containing(at);
         let mapping = mapping.ok_or(DmaRwError::NotMapped { iova: at })?;
+        let owner = self.mappings.owner(&mapping);
         let write = matches!(copy, Transfer::Write(_));
         if !mapping.access.reads() || (write && !mapping.access.writes()) {
             return Err(DmaRwError::NoAccess { iova: at, mapped: mapping.access, write });
         }
-        if !mapping.owner.is_alive() {
+        if !owner.is_alive() {
             return Err(DmaRwError::NoProcess { iova: at });
         }
         let left = usize::try_from(mapping.iova.last().0 - at.0).unwrap_or(usize::MAX);
@@ -340,14 +347,14 @@ impl Type1 {
         let last = Iova(at.0.saturating_add(size as u64 - 1));
         let part = IovaRange::new(at, last).unwrap_or(mapping.iova);
         let vaddr = mapping.vaddrs_of(&part).first();
-        let memory = mapping.owner.memory();
+        let memory = owner.memory();
         match copy {
             Transfer::Read(bytes) => memory.read(vaddr, &mut bytes[done..done + size]),
             Transfer::Write(bytes) => memory.write(vaddr, &bytes[done..done + size]),
         }
         .map_err(|fault| DmaRwError::Fault { iova: at, fault })?;
-        if write {
-            mapping.mark_dirty(&part, page);
+        if write && let Some(extra) = self.mappings.extra_mut(mapping.iova.first()) {
+            extra.mark_dirty(&mapping.iova, &part, page);
         }
         Ok(size)
     }

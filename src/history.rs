@@ -116,9 +116,9 @@ impl History {
         }
     }
 
-    /// Whether a MAP of any of `range` was refused.
-    pub(crate) fn has_refusals_in(&self, range: &IovaRange) -> bool {
-        self.refused.newest_first().any(|(iova, _)| iova.overlaps(range))
+    /// Whether a MAP was refused that no later call has settled.
+    pub(crate) fn has_refusals(&self) -> bool {
+        !self.refused.is_empty()
     }
 
     /// The newest refusal in `range` of a MAP to other memory than what lies at `vaddr`, the address
@@ -186,15 +186,12 @@ impl RemovedRanges {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     /// Begins anew.
     pub(crate) fn clear(&mut self) {
         self.ranges.clear();
-    }
-
-    /// From the lowest address removed to the highest.
-    pub(crate) fn hull(&self) -> Option<IovaRange> {
-        let first = self.ranges.iter().map(IovaRange::first).min()?;
-        let last = self.ranges.iter().map(IovaRange::last).max()?;
-        IovaRange::new(first, last)
     }
 }

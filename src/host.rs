@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::dma::Bus;
+use crate::bus::Bus;
 use crate::domain::Iommu;
 use crate::kernel::Behaviours;
 use crate::range::IovaRange;

@@ -78,6 +78,7 @@ mod page_size;
 mod range;
 
 // What threads meet at.
+mod arena;
 mod sync;
 
 // What a host reserves, and which kernel looks at it.
@@ -102,6 +103,8 @@ mod iova_list;
 mod mapping;
 mod mapping_table;
 mod obstacle;
+mod owners;
+mod page_table;
 mod pin;
 mod type1;
 
@@ -115,10 +118,10 @@ mod map;
 mod unmap;
 
 // Devices: how they reach memory, and what is said when they cannot or should not.
+mod bus;
 mod dma;
 mod fault;
 mod history;
-mod iotlb;
 mod watch;
 
 // The files a program opens.

@@ -10,7 +10,7 @@ use crate::errno::Errno;
 use crate::host::GroupId;
 use crate::inject::{Allocation, OutOfMemory};
 use crate::kernel::Behaviours;
-use crate::mapping::{Mapping, MappingInfo};
+use crate::mapping::{Extra, Mapping, MappingInfo};
 use crate::memory::Access;
 use crate::obstacle::NotValid;
 use crate::page_size::{PageSize, PageSizes};
@@ -338,45 +338,47 @@ impl Type1 {
             return Err(MapError::Injected { iova, nth, errno });
         }
         self.allocate_to_map(iova, Allocation::Mapping)?;
-        let mut mapping = self.make_mapping(caller, request, access)?;
-        if self.tracking {
-            mapping
-                .start_tracking(page)
-                .ok_or(MapError::TooLargeToTrack { pages: iova.pages(page) })?;
-            self.allocate_to_map(iova, Allocation::DirtyBitmap)?;
-        }
-        caller.lock_pages(mapping.locked_pages);
-        self.mappings.insert(mapping);
-        self.entries_left = self.entries_left.saturating_sub(1);
-        Ok(())
-    }
-
-    fn allocate_to_map(&self, iova: IovaRange, what: Allocation) -> Result<(), MapError> {
-        self.injector.allocate(what).map_err(|error| MapError::NoMemory { iova, error })
-    }
-
-    /// Pins the memory of a mapping that no rule is against. Nothing is charged yet.
-    fn make_mapping(
-        &self,
-        caller: &Arc<Process>,
-        request: &Request,
-        access: Access,
-    ) -> Result<Mapping, MapError> {
-        let exempt = caller.cap_ipc_lock();
         // Looked up before the pages are: a change in between counts as a later one.
         let memory_epoch = caller.memory_epoch();
-        Ok(Mapping {
-            iova: request.iova,
+        let exempt = caller.cap_ipc_lock();
+        let locked_pages = self.pin_and_enter(caller, request, access, exempt)?;
+        let extra = self.extra_of(&iova, page)?;
+        // Numbers of owners run out after millions of processes; no rule is closer to it.
+        let full = MapError::TableFull { mappings: self.mappings.len() };
+        let owner = self.mappings.add_owner(caller).ok_or(full)?;
+        caller.lock_pages(locked_pages);
+        self.mappings.insert(&Mapping {
+            iova,
             vaddr: request.vaddr.first(),
-            owner: Arc::clone(caller),
-            locked_pages: self.pin_and_enter(caller, request, access, exempt)?,
+            owner,
+            locked_pages,
             access,
             exempt,
             vaddr_invalid: false,
             iommu_mapped: !self.domains.is_empty(),
             memory_epoch,
-            extra: None,
-        })
+        });
+        if let Some(extra) = extra {
+            *self.mappings.make_extra(iova.first()) = extra;
+        }
+        self.entries_left = self.entries_left.saturating_sub(1);
+        Ok(())
+    }
+
+    /// What a new mapping has while dirty tracking is on.
+    fn extra_of(&self, iova: &IovaRange, page: PageSize) -> Result<Option<Extra>, MapError> {
+        if !self.tracking {
+            return Ok(None);
+        }
+        let mut extra = Extra::default();
+        let too_large = MapError::TooLargeToTrack { pages: iova.pages(page) };
+        extra.start_tracking(iova, page).ok_or(too_large)?;
+        self.allocate_to_map(*iova, Allocation::DirtyBitmap)?;
+        Ok(Some(extra))
+    }
+
+    fn allocate_to_map(&self, iova: IovaRange, what: Allocation) -> Result<(), MapError> {
+        self.injector.allocate(what).map_err(|error| MapError::NoMemory { iova, error })
     }
 
     /// Whether the kernel's search for mappings works in this range.
@@ -385,6 +387,9 @@ impl Type1 {
     }
 
     fn check_free(&self, iova: IovaRange) -> Result<(), MapError> {
+        if self.mappings.is_free(&iova) {
+            return Ok(());
+        }
         match self.mappings.first_overlap(&iova) {
             Some(existing) => Err(MapError::Exists { iova, existing: existing.info() }),
             None => Ok(()),
@@ -442,22 +447,39 @@ impl Type1 {
 
     fn update_vaddr(&mut self, caller: &Arc<Process>, request: &Request) -> Result<(), MapError> {
         let iova = request.iova;
-        let page = self.cpu_page();
         let found = self.mappings.first_overlap(&iova).filter(|_| self.search_sees(&iova));
-        let found = found.map(|mapping| mapping.iova).ok_or(MapError::NothingToUpdate { iova })?;
-        let mapping = self.mappings.get_mut(found.first());
-        let mapping = mapping.ok_or(MapError::NothingToUpdate { iova })?;
+        let mut mapping = found.ok_or(MapError::NothingToUpdate { iova })?;
+        let found = mapping.iova;
         if !mapping.vaddr_invalid {
             return Err(MapError::StillValid { iova: found });
         }
         if found != iova {
             return Err(MapError::UpdateNotExact { iova, found });
         }
-        mapping.hand_over(caller, page).map_err(MapError::TakeOver)?;
+        self.hand_over(&mut mapping, caller)?;
         mapping.vaddr = request.vaddr.first();
         mapping.vaddr_invalid = false;
         mapping.memory_epoch = caller.memory_epoch();
+        self.mappings.update(&mapping);
         self.invalid_vaddrs -= 1;
+        Ok(())
+    }
+
+    /// Moves the charge to another process, under its limit; the same process keeps it as it is
+    /// (spec 5.4).
+    fn hand_over(&mut self, mapping: &mut Mapping, caller: &Arc<Process>) -> Result<(), MapError> {
+        if Arc::ptr_eq(self.mappings.owner(mapping), caller) {
+            return Ok(());
+        }
+        let exempt = caller.cap_ipc_lock();
+        let pages = mapping.locked_pages;
+        caller.check_charge(pages, exempt, self.cpu_page()).map_err(MapError::TakeOver)?;
+        let full = MapError::TableFull { mappings: self.mappings.len() };
+        let new = self.mappings.add_owner(caller).ok_or(full)?;
+        caller.lock_pages(pages);
+        self.mappings.owner(mapping).uncharge(pages);
+        self.mappings.drop_owner(mapping.owner);
+        *mapping = Mapping { owner: new, exempt, ..*mapping };
         Ok(())
     }
 }
@@ -466,21 +488,4 @@ impl Type1 {
 pub(crate) fn iova_behind(iova: IovaRange, vaddr: VaddrRange, pages: VaddrRange) -> IovaRange {
     let first = iova.first().0 + (pages.first().0 - vaddr.first().0);
     IovaRange::new(Iova(first), Iova(first + pages.span())).unwrap_or(iova)
-}
-
-impl Mapping {
-    /// Moves the charge to another process, under its limit; the same process keeps it as it is
-    /// (spec 5.4).
-    fn hand_over(&mut self, caller: &Arc<Process>, page: PageSize) -> Result<(), OverMemlock> {
-        if Arc::ptr_eq(&self.owner, caller) {
-            return Ok(());
-        }
-        let exempt = caller.cap_ipc_lock();
-        caller.check_charge(self.locked_pages, exempt, page)?;
-        caller.lock_pages(self.locked_pages);
-        self.owner.uncharge(self.locked_pages);
-        self.owner = Arc::clone(caller);
-        self.exempt = exempt;
-        Ok(())
-    }
 }

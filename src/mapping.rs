@@ -2,14 +2,12 @@
 //! One live mapping: what a successful MAP_DMA leaves behind (`struct vfio_dma`; spec 0.2).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::addr::{Iova, Vaddr};
 use crate::bitmap::DirtyBitmap;
-use crate::iotlb::Translation;
 use crate::memory::Access;
 use crate::page_size::PageSize;
-use crate::process::Process;
+use crate::page_table::OwnerId;
 use crate::range::{IovaRange, VaddrRange};
 
 /// A mapping in a container, as users see it.
@@ -27,11 +25,12 @@ pub struct MappingInfo {
     pub locked_pages: u64,
 }
 
-#[derive(Debug)]
+/// A mapping, taken out of the table or about to be put there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping {
     pub(crate) iova: IovaRange,
     pub(crate) vaddr: Vaddr,
-    pub(crate) owner: Arc<Process>,
+    pub(crate) owner: OwnerId,
     /// Pages charged to the owner.
     pub(crate) locked_pages: u64,
     pub(crate) access: Access,
@@ -42,11 +41,9 @@ pub(crate) struct Mapping {
     pub(crate) iommu_mapped: bool,
     /// The epoch of the owner's memory when the mapping got its pages.
     pub(crate) memory_epoch: u32,
-    /// Only mappings that are tracked or pinned by an emulated device have this.
-    pub(crate) extra: Option<Box<Extra>>,
 }
 
-/// What few mappings have.
+/// What few mappings have: those that are tracked, or pinned by an emulated device.
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     /// Present while dirty tracking is on.
@@ -74,79 +71,6 @@ impl Mapping {
         VaddrRange::new(Vaddr(first), last).unwrap_or_else(VaddrRange::full)
     }
 
-    pub(crate) fn extra_mut(&mut self) -> &mut Extra {
-        self.extra.get_or_insert_default()
-    }
-
-    pub(crate) fn bitmap_mut(&mut self) -> Option<&mut DirtyBitmap> {
-        self.extra.as_mut()?.bitmap.as_mut()
-    }
-
-    /// How many pages emulated devices have pinned.
-    pub(crate) fn pin_count(&self) -> u64 {
-        self.extra.as_ref().map_or(0, |extra| extra.pins.len() as u64)
-    }
-
-    /// The pages that emulated devices have pinned, by their first byte.
-    pub(crate) fn pinned_pages(&self) -> impl Iterator<Item = Iova> {
-        self.extra.iter().flat_map(|extra| extra.pins.keys().copied())
-    }
-
-    pub(crate) fn has_pins(&self) -> bool {
-        self.pin_count() != 0
-    }
-
-    /// Starts tracking: a clean bitmap with the pinned pages marked. `None` when the mapping has
-    /// too many pages for one.
-    pub(crate) fn start_tracking(&mut self, page: PageSize) -> Option<()> {
-        let bitmap = DirtyBitmap::new(self.iova.pages(page))?;
-        self.extra_mut().bitmap = Some(bitmap);
-        self.mark_pins(page);
-        Some(())
-    }
-
-    pub(crate) fn stop_tracking(&mut self) {
-        if let Some(extra) = &mut self.extra {
-            extra.bitmap = None;
-        }
-        if !self.has_pins() {
-            self.extra = None;
-        }
-    }
-
-    /// Starts the next round: all pages clean but those that may be written at any time.
-    pub(crate) fn clean(&mut self, page: PageSize) {
-        if let Some(bitmap) = self.bitmap_mut() {
-            bitmap.clear();
-        }
-        self.mark_pins(page);
-    }
-
-    /// Marks the pages that emulated devices have pinned: they may be written at any time.
-    pub(crate) fn mark_pins(&mut self, page: PageSize) {
-        let first = self.iova.first().0;
-        if let Some(Extra { bitmap: Some(bitmap), pins, .. }) = self.extra.as_deref_mut() {
-            for at in pins.keys() {
-                bitmap.mark((at.0 - first) >> page.shift(), 1);
-            }
-        }
-    }
-
-    /// Marks the pages that `part` touches, if tracking is on.
-    pub(crate) fn mark_dirty(&mut self, part: &IovaRange, page: PageSize) {
-        let first = (part.first().0 - self.iova.first().0) >> page.shift();
-        if let Some(bitmap) = self.bitmap_mut() {
-            bitmap.mark(first, part.pages(page));
-        }
-    }
-
-    pub(crate) fn translation(&self) -> Translation {
-        let Self { iova, vaddr, access, .. } = *self;
-        let memory_epoch = (!self.vaddr_invalid).then_some(self.memory_epoch);
-        let owner = Arc::clone(&self.owner);
-        Translation { iova, vaddr, access, owner, memory_epoch, suspect: false }
-    }
-
     pub(crate) fn info(&self) -> MappingInfo {
         MappingInfo {
             iova: self.iova,
@@ -154,6 +78,46 @@ impl Mapping {
             access: self.access,
             vaddr_invalid: self.vaddr_invalid,
             locked_pages: self.locked_pages,
+        }
+    }
+}
+
+impl Extra {
+    /// Whether there is nothing left to keep.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bitmap.is_none() && self.pins.is_empty()
+    }
+
+    /// Starts tracking the mapping of `iova`: a clean bitmap with the pinned pages marked. `None` when
+    /// it has too many pages for one.
+    pub(crate) fn start_tracking(&mut self, iova: &IovaRange, page: PageSize) -> Option<()> {
+        self.bitmap = Some(DirtyBitmap::new(iova.pages(page))?);
+        self.mark_pins(iova, page);
+        Some(())
+    }
+
+    /// Starts the next round: all pages clean but those that may be written at any time.
+    pub(crate) fn clean(&mut self, iova: &IovaRange, page: PageSize) {
+        if let Some(bitmap) = &mut self.bitmap {
+            bitmap.clear();
+        }
+        self.mark_pins(iova, page);
+    }
+
+    /// Marks the pages that emulated devices have pinned: they may be written at any time.
+    fn mark_pins(&mut self, iova: &IovaRange, page: PageSize) {
+        if let Some(bitmap) = &mut self.bitmap {
+            for at in self.pins.keys() {
+                bitmap.mark((at.0 - iova.first().0) >> page.shift(), 1);
+            }
+        }
+    }
+
+    /// Marks the pages that `part` of the mapping of `iova` touches, if tracking is on.
+    pub(crate) fn mark_dirty(&mut self, iova: &IovaRange, part: &IovaRange, page: PageSize) {
+        let first = (part.first().0 - iova.first().0) >> page.shift();
+        if let Some(bitmap) = &mut self.bitmap {
+            bitmap.mark(first, part.pages(page));
         }
     }
 }

@@ -1,85 +1,138 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The live mappings of a container, ordered by address, never overlapping.
 //!
+//! They lie in the blocks of a page table (`page_table`), where devices find them without a lock. Blocks
+//! are in order and share the whole space among them; a mapping lies in one block, with both its ends.
+//! So whether a range is free is seen in one block of a few cache lines, and a hint finds that block. A
+//! block that is full is split, one that is nearly empty joins its neighbour.
+//!
 //! No policy here: whether a mapping may be made or removed is decided in `map` and `unmap`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::addr::Iova;
-use crate::mapping::Mapping;
+use crate::mapping::{Extra, Mapping};
+use crate::owners::Owners;
+use crate::page_size::PageSize;
+use crate::page_table::{
+    Attributes, Block, ENTRIES, Entry, Locked, OwnerId, PageTable, PageTables,
+};
+use crate::process::Process;
 use crate::range::IovaRange;
 use crate::reserved::ReservedRegion;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct MappingTable {
-    by_first: BTreeMap<Iova, Mapping>,
+    pages: Arc<PageTable>,
+    /// Where `pages` goes back to, under which number.
+    home: (Arc<PageTables>, u32),
+    /// The blocks in use, by the lowest address of their part of the space.
+    by_low: BTreeMap<Iova, u32>,
+    /// Blocks that are not in use, and how many there have ever been.
+    spare: Vec<u32>,
+    made: u32,
+    count: usize,
+    /// When there are more mappings than this, hints are due for renewal.
+    hints_for: usize,
+    owners: Owners,
+    /// What few mappings have, by the first address of the mapping.
+    extras: BTreeMap<Iova, Extra>,
+    /// The charges that are neither nothing nor all of the mapping, likewise.
+    charges: BTreeMap<Iova, u64>,
+    /// What charges are counted in.
+    cpu_page: PageSize,
+}
+
+/// Where an entry lies.
+struct Place<'a> {
+    number: u32,
+    block: &'a Block,
+    place: usize,
 }
 
 impl MappingTable {
+    /// An empty table, which takes a page table of the host's.
+    pub(crate) fn new(home: &Arc<PageTables>, cpu_page: PageSize) -> Self {
+        let (number, pages) = home.take();
+        pages.make_block(0).set_part(Some(IovaRange::full()));
+        Self {
+            pages,
+            home: (Arc::clone(home), number),
+            by_low: BTreeMap::from([(Iova(0), 0)]),
+            spare: Vec::new(),
+            made: 1,
+            count: 0,
+            hints_for: ENTRIES,
+            owners: Owners::default(),
+            extras: BTreeMap::new(),
+            charges: BTreeMap::new(),
+            cpu_page,
+        }
+    }
+
+    /// Its page table, and the number by which devices find that.
+    pub(crate) fn page_table(&self) -> (&PageTable, u32) {
+        (&self.pages, self.home.1)
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.by_first.len()
+        self.count
     }
 
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Mapping> {
-        self.by_first.values()
+    /// The process that a mapping belongs to.
+    pub(crate) fn owner(&self, mapping: &Mapping) -> &Arc<Process> {
+        self.owners.get(mapping.owner)
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Mapping> {
-        self.by_first.values_mut()
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = Mapping> {
+        self.starting_in(IovaRange::full())
     }
 
-    /// Adds a mapping that overlaps no other; the caller has checked.
-    pub(crate) fn insert(&mut self, mapping: Mapping) {
-        debug_assert!(self.first_overlap(&mapping.iova).is_none(), "mappings overlap");
-        self.by_first.insert(mapping.iova.first(), mapping);
-    }
-
-    /// Removes the mapping that starts at `first`.
-    pub(crate) fn remove(&mut self, first: Iova) -> Option<Mapping> {
-        self.by_first.remove(&first)
-    }
-
-    /// Removes everything.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Mapping> + use<> {
-        std::mem::take(&mut self.by_first).into_values()
-    }
-
-    pub(crate) fn get_mut(&mut self, first: Iova) -> Option<&mut Mapping> {
-        self.by_first.get_mut(&first)
+    /// The entry of the mapping that contains `iova`, as devices see it.
+    pub(crate) fn entry(&self, iova: Iova) -> Option<Entry> {
+        let at = self.place_of(iova)?;
+        at.block.entry(at.place)
     }
 
     /// The mapping that contains `iova`.
-    pub(crate) fn containing(&self, iova: Iova) -> Option<&Mapping> {
-        self.at_or_below(iova).filter(|mapping| mapping.iova.contains(iova))
+    pub(crate) fn containing(&self, iova: Iova) -> Option<Mapping> {
+        self.entry(iova).map(|entry| self.unpack(&entry))
     }
 
-    pub(crate) fn containing_mut(&mut self, iova: Iova) -> Option<&mut Mapping> {
-        let (_, mapping) = self.by_first.range_mut(..=iova).next_back()?;
-        mapping.iova.contains(iova).then_some(mapping)
+    /// Whether no mapping shares an address with `range`.
+    pub(crate) fn is_free(&self, range: &IovaRange) -> bool {
+        let (_, block) = self.block_of(range.first());
+        match range.last() <= block.part().last() {
+            true => !block.is_taken(range),
+            false => self.overlapping(range).next().is_none(),
+        }
     }
 
     /// The lowest mapping that shares an address with `range`.
-    pub(crate) fn first_overlap(&self, range: &IovaRange) -> Option<&Mapping> {
-        self.overlapping(range).next()
+    pub(crate) fn first_overlap(&self, range: &IovaRange) -> Option<Mapping> {
+        let first = self.containing(range.first());
+        if first.is_some() || self.is_free(range) { first } else { self.overlapping(range).next() }
     }
 
     /// The mappings that share an address with `range`, ascending.
-    pub(crate) fn overlapping(&self, range: &IovaRange) -> impl Iterator<Item = &Mapping> {
-        let straddles = self.at_or_below(range.first()).filter(|m| m.iova.last() >= range.first());
-        let from = straddles.map_or(range.first(), |mapping| mapping.iova.first());
-        self.by_first.range(from..=range.last()).map(|(_, mapping)| mapping)
+    pub(crate) fn overlapping(&self, range: &IovaRange) -> impl Iterator<Item = Mapping> {
+        let straddles = self.containing(range.first()).filter(|m| m.iova.first() < range.first());
+        straddles.into_iter().chain(self.starting_in(*range))
     }
 
     /// The mappings that start in `range`, ascending.
-    pub(crate) fn starting_in_mut(
-        &mut self,
-        range: &IovaRange,
-    ) -> impl Iterator<Item = &mut Mapping> {
-        self.by_first.range_mut(range.first()..=range.last()).map(|(_, mapping)| mapping)
+    pub(crate) fn starting_in(&self, range: IovaRange) -> impl DoubleEndedIterator<Item = Mapping> {
+        let (_, lowest) = self.block_of(range.first());
+        let blocks = self.by_low.range(lowest.part().first()..=range.last());
+        let entries = blocks.flat_map(|(_, number)| self.block(*number).ascending());
+        entries
+            .filter(move |(_, entry)| range.contains(entry.iova.first()))
+            .map(|(_, entry)| self.unpack(&entry))
     }
 
     /// The lowest mapping the kernel takes to overlap `region` (spec 3.4).
-    pub(crate) fn first_touched(&self, region: &ReservedRegion) -> Option<&Mapping> {
+    pub(crate) fn first_touched(&self, region: &ReservedRegion) -> Option<Mapping> {
         match region.range() {
             Some(range) => self.first_overlap(&range),
             // A region that ends below its start, which only odd firmware states.
@@ -88,27 +141,29 @@ impl MappingTable {
     }
 
     /// The mapping that `range` would cut in two, and the end of the range that lies inside it.
-    pub(crate) fn cut_by(&self, range: &IovaRange) -> Option<(&Mapping, Iova)> {
-        let at_start = self.containing(range.first()).filter(|m| m.iova.first() != range.first());
+    pub(crate) fn cut_by(&self, range: &IovaRange) -> Option<(Mapping, Iova)> {
+        let at_start = self.containing(range.first());
         if let Some(mapping) = at_start {
-            return Some((mapping, range.first()));
+            if mapping.iova.first() != range.first() {
+                return Some((mapping, range.first()));
+            }
+            if mapping.iova.last() == range.last() {
+                return None;
+            }
         }
         let at_end = self.containing(range.last()).filter(|m| m.iova.last() != range.last());
         at_end.map(|mapping| (mapping, range.last()))
     }
 
-    fn at_or_below(&self, iova: Iova) -> Option<&Mapping> {
-        self.by_first.range(..=iova).next_back().map(|(_, mapping)| mapping)
-    }
-
     /// The free addresses at or above `from`, up to `end`, ascending.
     pub(crate) fn gaps_up(&self, from: Iova, end: Iova) -> impl Iterator<Item = IovaRange> {
         let mut cursor = self.containing(from).map_or(Some(from), |mapping| mapping.iova.next());
-        let mut above = self.by_first.range(cursor.unwrap_or(from)..);
+        let above = cursor.and_then(|cursor| IovaRange::new(cursor, Iova(u64::MAX)));
+        let mut above = above.into_iter().flat_map(|above| self.starting_in(above));
         std::iter::from_fn(move || {
             loop {
                 let free = IovaRange::new(cursor?, end)?;
-                let Some((_, next)) = above.next() else {
+                let Some(next) = above.next() else {
                     cursor = None;
                     return Some(free);
                 };
@@ -123,11 +178,12 @@ impl MappingTable {
     /// The free addresses at or below `from`, down to `start`, descending.
     pub(crate) fn gaps_down(&self, from: Iova, start: Iova) -> impl Iterator<Item = IovaRange> {
         let mut cursor = Some(from);
-        let mut below = self.by_first.range(..=from).rev();
+        let below = IovaRange::new(Iova(0), from).into_iter();
+        let mut below = below.flat_map(|below| self.starting_in(below).rev());
         std::iter::from_fn(move || {
             loop {
                 let free = IovaRange::new(start, cursor?)?;
-                let Some((_, next)) = below.next() else {
+                let Some(next) = below.next() else {
                     cursor = None;
                     return Some(free);
                 };
@@ -139,15 +195,317 @@ impl MappingTable {
         })
     }
 
+    /// The number of `process` as an owner of one more mapping, which is then inserted. `None` when there
+    /// are too many owners.
+    pub(crate) fn add_owner(&mut self, process: &Arc<Process>) -> Option<OwnerId> {
+        self.owners.add(process)
+    }
+
+    /// Undoes [`Self::add_owner`].
+    pub(crate) fn drop_owner(&mut self, owner: OwnerId) {
+        if self.owners.drop(owner) {
+            self.pages.count_vacated();
+        }
+    }
+
+    /// Adds a mapping that overlaps no other; the caller has checked, and added its owner.
+    pub(crate) fn insert(&mut self, mapping: &Mapping) {
+        debug_assert!(self.is_free(&mapping.iova), "mappings overlap");
+        let entry = self.pack(mapping);
+        let (number, block) = self.block_of(mapping.iova.first());
+        let fits = mapping.iova.last() <= block.part().last();
+        let place = block.vacant().filter(|_| fits);
+        let number = if place.is_some() { number } else { self.make_room(number, &mapping.iova) };
+        let block = self.block(number);
+        if let Some(place) = place.or_else(|| block.vacant()) {
+            block.set(place, &entry);
+            self.pages.hint(mapping.iova.first(), number, place);
+            self.count += 1;
+        }
+    }
+
+    /// Puts a mapping in the place of the one that it was made from.
+    pub(crate) fn update(&mut self, mapping: &Mapping) {
+        let entry = self.pack(mapping);
+        if let Some(at) = self.place_of(mapping.iova.first()) {
+            at.block.set(at.place, &entry);
+        }
+    }
+
+    /// Takes out a mapping, its charge and what else it has; its owner stays until it is dropped.
+    pub(crate) fn remove(&mut self, mapping: &Mapping) {
+        let first = mapping.iova.first();
+        let Some(Place { number, block, place }) = self.place_of(first) else { return };
+        block.clear(place);
+        let live = block.live();
+        self.count -= 1;
+        if !self.extras.is_empty() {
+            self.extras.remove(&first);
+        }
+        if !self.charges.is_empty() {
+            self.charges.remove(&first);
+        }
+        if live as usize <= ENTRIES / 4 && self.by_low.len() > 1 {
+            self.join(number);
+        }
+    }
+
+    /// What few mappings have, of the mapping that starts at `first`.
+    pub(crate) fn extra(&self, first: Iova) -> Option<&Extra> {
+        if self.extras.is_empty() { None } else { self.extras.get(&first) }
+    }
+
+    /// How many pages of that mapping emulated devices have pinned.
+    pub(crate) fn pin_count(&self, first: Iova) -> u64 {
+        self.extra(first).map_or(0, |extra| extra.pins.len() as u64)
+    }
+
+    pub(crate) fn extra_mut(&mut self, first: Iova) -> Option<&mut Extra> {
+        if self.extras.is_empty() { None } else { self.extras.get_mut(&first) }
+    }
+
+    pub(crate) fn make_extra(&mut self, first: Iova) -> &mut Extra {
+        self.extras.entry(first).or_default()
+    }
+
+    pub(crate) fn extras_mut(&mut self) -> impl Iterator<Item = &mut Extra> {
+        self.extras.values_mut()
+    }
+
+    /// Forgets those that have nothing left.
+    pub(crate) fn tidy_extras(&mut self) {
+        self.extras.retain(|_, extra| !extra.is_empty());
+    }
+
+    fn block(&self, number: u32) -> &Block {
+        self.pages.make_block(number)
+    }
+
+    /// The block whose part of the space `iova` is in.
+    fn block_of(&self, iova: Iova) -> (u32, &Block) {
+        if let Some((number, block, _)) = self.pages.hinted(iova) {
+            return (number, block);
+        }
+        let number = self.by_low.range(..=iova).next_back().map_or(0, |(_, number)| *number);
+        self.pages.hint(iova, number, 0);
+        (number, self.block(number))
+    }
+
+    /// Where the entry lies that holds `iova`.
+    fn place_of(&self, iova: Iova) -> Option<Place<'_>> {
+        if let Some((number, block, place)) = self.pages.hinted(iova)
+            && block.range(place).is_some_and(|range| range.contains(iova))
+        {
+            return Some(Place { number, block, place });
+        }
+        let (number, block) = self.block_of(iova);
+        let place = block.place_of(iova)?;
+        self.pages.hint(iova, number, place);
+        Some(Place { number, block, place })
+    }
+
+    /// Sees to it that the block which `range` starts in has room for it; returns its number.
+    #[cold]
+    fn make_room(&mut self, number: u32, range: &IovaRange) -> u32 {
+        while self.block(number).part().last() < range.last() {
+            self.widen(number, range.last());
+        }
+        if self.block(number).vacant().is_some() {
+            number
+        } else {
+            self.split(number, range.first())
+        }
+    }
+
+    /// Gives the block addresses of the one behind it, which has no mapping there: up to `last`, if it
+    /// has so many.
+    fn widen(&mut self, number: u32, last: Iova) {
+        let part = self.block(number).part();
+        let Some((behind, next)) = self.behind(&part) else { return };
+        self.by_low.remove(&behind.first());
+        let taken = IovaRange::new(behind.first(), last.min(behind.last())).unwrap_or(behind);
+        match behind.above(taken.last()) {
+            Some(rest) => self.give(next, rest),
+            None => self.retire(next),
+        }
+        self.give(number, part.hull(&taken));
+    }
+
+    /// Makes two blocks of one that is full, and returns which one `first` lies in. Where mappings are
+    /// added in order, the block they leave behind stays nearly full.
+    fn split(&mut self, number: u32, first: Iova) -> u32 {
+        let entries: Vec<(usize, Entry)> = self.block(number).ascending().collect();
+        let below = entries.iter().filter(|(_, entry)| entry.iova.first() < first).count();
+        let kept = match below {
+            0 => ENTRIES / 8,
+            ENTRIES => ENTRIES - ENTRIES / 8,
+            _ => ENTRIES / 2,
+        };
+        let start = entries.get(kept).map_or(first, |(_, entry)| entry.iova.first());
+        let part = self.block(number).part();
+        let (Some(low), Some(high)) = (part.below(start), part.from(start)) else { return number };
+        let new = self.unused();
+        self.give(new, high);
+        for (place, entry) in &entries[kept..] {
+            self.carry(entry, new);
+            self.block(number).clear(*place);
+        }
+        self.give(number, low);
+        self.renew_hints(&entries);
+        if first < start { number } else { new }
+    }
+
+    /// Lets a neighbour have what is left in a block, if it has room to spare then.
+    fn join(&mut self, number: u32) {
+        let block = self.block(number);
+        let (part, live) = (block.part(), block.live());
+        let room = |other: &u32| {
+            live == 0 || (live + self.block(*other).live()) as usize <= ENTRIES * 3 / 4
+        };
+        let behind = self.behind(&part).map(|(_, behind)| behind).filter(room);
+        let before = || self.by_low.range(..part.first()).next_back().map(|(_, before)| *before);
+        let Some(other) = behind.or_else(|| before().filter(room)) else { return };
+        let both = part.hull(&self.block(other).part());
+        self.by_low.remove(&part.first());
+        self.by_low.remove(&self.block(other).part().first());
+        self.give(other, both);
+        let entries: Vec<(usize, Entry)> = self.block(number).ascending().collect();
+        for (place, entry) in entries {
+            self.carry(&entry, other);
+            self.block(number).clear(place);
+        }
+        self.retire(number);
+    }
+
+    /// Puts an entry into another block as well; the caller clears the old one. Devices find one of them
+    /// at any time.
+    fn carry(&self, entry: &Entry, to: u32) {
+        if let Some(place) = self.block(to).vacant() {
+            self.block(to).set(place, entry);
+            self.pages.hint(entry.iova.first(), to, place);
+        }
+    }
+
+    /// The block behind a part of the space.
+    fn behind(&self, part: &IovaRange) -> Option<(IovaRange, u32)> {
+        let (_, number) = self.by_low.range(part.next()?..).next()?;
+        Some((self.block(*number).part(), *number))
+    }
+
+    fn give(&mut self, number: u32, part: IovaRange) {
+        self.block(number).set_part(Some(part));
+        self.by_low.insert(part.first(), number);
+    }
+
+    fn unused(&mut self) -> u32 {
+        self.spare.pop().unwrap_or_else(|| {
+            self.made += 1;
+            self.made - 1
+        })
+    }
+
+    fn retire(&mut self, number: u32) {
+        self.block(number).set_part(None);
+        self.spare.push(number);
+    }
+
+    /// When there are many more mappings than before, hints are spread out as they lie now: here.
+    #[cold]
+    fn renew_hints(&mut self, entries: &[(usize, Entry)]) {
+        if self.count < self.hints_for {
+            return;
+        }
+        self.hints_for = 2 * self.count;
+        if let [(_, first), .., (_, last)] = entries {
+            let stride = (last.iova.first().0 - first.iova.first().0) / (entries.len() as u64 - 1);
+            self.pages.renew_hints(self.hints_for, stride);
+        }
+    }
+
+    fn pack(&mut self, mapping: &Mapping) -> Entry {
+        let Mapping { iova, vaddr, owner, locked_pages, access, .. } = *mapping;
+        let Mapping { exempt, vaddr_invalid, iommu_mapped, memory_epoch, .. } = *mapping;
+        if !self.charges.is_empty() {
+            self.charges.remove(&iova.first());
+        }
+        let locked = match locked_pages {
+            0 => Locked::Nothing,
+            pages if pages == iova.pages(self.cpu_page) => Locked::All,
+            pages => {
+                self.charges.insert(iova.first(), pages);
+                Locked::Counted
+            }
+        };
+        let attributes =
+            Attributes { access, exempt, vaddr_invalid, iommu_mapped, locked, owner, memory_epoch };
+        Entry { iova, vaddr, attributes }
+    }
+
+    fn unpack(&self, entry: &Entry) -> Mapping {
+        let Entry { iova, vaddr, attributes } = *entry;
+        let Attributes { access, exempt, vaddr_invalid, iommu_mapped, owner, memory_epoch, .. } =
+            attributes;
+        let locked_pages = match attributes.locked {
+            Locked::Nothing => 0,
+            Locked::All => iova.pages(self.cpu_page),
+            Locked::Counted => self.charges.get(&iova.first()).copied().unwrap_or(0),
+        };
+        Mapping {
+            iova,
+            vaddr,
+            owner,
+            locked_pages,
+            access,
+            exempt,
+            vaddr_invalid,
+            iommu_mapped,
+            memory_epoch,
+        }
+    }
+
     /// The invariant that does not hold, if any.
     pub(crate) fn broken_invariant(&self) -> Option<&'static str> {
-        let keyed = self.by_first.iter().all(|(first, mapping)| *first == mapping.iova.first());
-        if !keyed {
-            return Some("each mapping is filed under its first address");
+        let mappings: Vec<Mapping> = self.iter().collect();
+        let disjoint = mappings.windows(2).all(|two| two[0].iova.last() < two[1].iova.first());
+        let parts = || self.by_low.iter().map(|(low, number)| (low, self.block(*number)));
+        let filed = parts().all(|(low, block)| block.part().first() == *low);
+        let mut cursor = Some(Iova(0));
+        let shared = parts().all(|(low, block)| {
+            let joins = cursor == Some(*low);
+            cursor = block.part().next();
+            joins
+        });
+        let inside = parts().all(|(_, block)| {
+            block.ascending().all(|(_, entry)| block.part().contains_range(&entry.iova))
+        });
+        let starts = |first: &Iova| mappings.iter().any(|mapping| mapping.iova.first() == *first);
+        let rules = [
+            (disjoint, "mappings do not overlap"),
+            (mappings.len() == self.count, "mappings are counted"),
+            (filed, "each block is filed under its lowest address"),
+            (shared && cursor.is_none(), "the blocks share the space among them"),
+            (inside, "each mapping lies in its block"),
+            (self.spare.iter().all(|n| self.block(*n).live() == 0), "spare blocks are empty"),
+            (self.extras.keys().all(starts), "what a mapping has goes with it"),
+            (self.charges.keys().all(starts), "a charge goes with its mapping"),
+            (self.owners.count() == self.count, "each mapping has an owner"),
+        ];
+        rules.into_iter().find(|(holds, _)| !holds).map(|(_, name)| name)
+    }
+}
+
+impl Drop for MappingTable {
+    /// Leaves the page table empty for another container.
+    fn drop(&mut self) {
+        for number in 0..self.made {
+            let block = self.block(number);
+            block.set_part(None);
+            let places: Vec<usize> = block.ascending().map(|(place, _)| place).collect();
+            places.into_iter().for_each(|place| block.clear(place));
         }
-        let mut pairs = self.iter().zip(self.iter().skip(1));
-        let disjoint = pairs.all(|(low, high)| low.iova.last() < high.iova.first());
-        (!disjoint).then_some("mappings do not overlap")
+        self.pages.count_vacated();
+        self.pages.set_suspect(false);
+        self.home.0.give_back(self.home.1);
     }
 }
 
@@ -156,81 +514,159 @@ mod tests {
     use super::*;
     use crate::addr::Vaddr;
     use crate::memory::{Access, ModelMemory};
-    use crate::process::Process;
     use proptest::prelude::*;
-    use std::sync::Arc;
 
     fn range(first: u64, last: u64) -> IovaRange {
         IovaRange::new(Iova(first), Iova(last)).unwrap()
     }
 
-    fn mapping(iova: IovaRange) -> Mapping {
-        Mapping {
-            iova,
-            vaddr: Vaddr(0),
-            owner: Process::new(Arc::new(ModelMemory::new())),
-            locked_pages: 0,
-            access: Access::Read,
-            exempt: false,
-            vaddr_invalid: false,
-            iommu_mapped: false,
-            memory_epoch: 0,
-            extra: None,
+    /// A table, and a model that asks every mapping about every address.
+    struct Both {
+        table: MappingTable,
+        model: Vec<Mapping>,
+        process: Arc<Process>,
+        charged: u64,
+    }
+
+    impl Both {
+        fn new() -> Self {
+            let page = PageSize::new(1).unwrap();
+            let process = Process::new(Arc::new(ModelMemory::new()));
+            let table = MappingTable::new(&Arc::default(), page);
+            Self { table, model: Vec::new(), process, charged: 0 }
+        }
+
+        /// Maps `iova` if it is free; otherwise removes what is in the way, or some of it.
+        fn toggle(&mut self, iova: IovaRange, all: bool) {
+            let taken = self.model.iter().any(|m| m.iova.overlaps(&iova));
+            assert_eq!(self.table.is_free(&iova), !taken, "{iova}");
+            if !taken {
+                return self.map(iova);
+            }
+            while let Some(found) = self.table.first_overlap(&iova) {
+                let lowest = self.model.iter().filter(|m| m.iova.overlaps(&iova));
+                assert_eq!(Some(&found), lowest.min_by_key(|m| m.iova));
+                self.table.remove(&found);
+                self.table.drop_owner(found.owner);
+                self.model.retain(|m| *m != found);
+                if !all {
+                    break;
+                }
+            }
+        }
+
+        fn map(&mut self, iova: IovaRange) {
+            self.charged += 1;
+            let mapping = Mapping {
+                iova,
+                vaddr: Vaddr(self.charged << 32),
+                owner: self.table.add_owner(&self.process).unwrap(),
+                // Nothing, all, or something else.
+                locked_pages: [0, iova.pages(self.table.cpu_page), self.charged]
+                    [self.charged as usize % 3],
+                access: [Access::Read, Access::Write, Access::ReadWrite][self.charged as usize % 3],
+                exempt: self.charged % 2 == 0,
+                vaddr_invalid: self.charged % 5 == 0,
+                iommu_mapped: true,
+                memory_epoch: u32::MAX - self.charged as u32,
+            };
+            self.table.insert(&mapping);
+            self.model.push(mapping);
+        }
+
+        fn check(&mut self, asked: IovaRange) {
+            let Self { table, model, .. } = self;
+            model.sort_by_key(|m| m.iova);
+            assert_eq!(table.broken_invariant(), None);
+            assert_eq!(table.iter().collect::<Vec<_>>(), *model);
+            let overlapping = model.iter().filter(|m| m.iova.overlaps(&asked)).copied();
+            assert!(table.overlapping(&asked).eq(overlapping));
+            let starting = model.iter().filter(|m| asked.contains(m.iova.first())).copied();
+            assert!(table.starting_in(asked).eq(starting.clone()));
+            assert!(table.starting_in(asked).rev().eq(starting.rev()));
+            let holds = |at: Iova| move |m: &&Mapping| m.iova.contains(at);
+            let at_start = model.iter().find(holds(asked.first()));
+            let at_end = model.iter().find(holds(asked.last()));
+            let at_start = at_start.filter(|m| m.iova.first() != asked.first());
+            let at_end = at_end.filter(|m| m.iova.last() != asked.last());
+            let cut = at_start.map(|m| (*m, asked.first())).or(at_end.map(|m| (*m, asked.last())));
+            assert_eq!(table.cut_by(&asked), cut);
+            // Gaps, seen from a point in both directions.
+            let up: Vec<_> = table.gaps_up(asked.first(), asked.last()).collect();
+            let down: Vec<_> = table.gaps_down(asked.last(), asked.first()).collect();
+            assert!(up.iter().eq(down.iter().rev()));
+            assert!(up.windows(2).all(|pair| pair[0].last() < pair[1].first()));
+            for at in (asked.first().0..=asked.last().0).map(Iova) {
+                let holds = model.iter().find(|m| m.iova.contains(at)).copied();
+                assert_eq!(table.containing(at), holds, "{at}");
+                let seen = table.pages.find(at).map(|entry| table.unpack(&entry));
+                assert_eq!(seen, holds, "a device looks up {at}");
+                assert_eq!(up.iter().any(|gap| gap.contains(at)), holds.is_none(), "{at}");
+            }
         }
     }
 
-    const SMALL: u64 = 32;
+    const SMALL: u64 = 96;
 
     proptest! {
-        /// Against a model that asks every mapping about every address.
         #[test]
-        fn searches_agree_with_asking_every_mapping(
-            wanted in prop::collection::vec((0..SMALL, 0..6u64), 0..12),
-            first in 0..SMALL,
-            length in 0..SMALL,
+        fn the_table_agrees_with_asking_every_mapping(
+            wanted in prop::collection::vec((0..SMALL, 0..4_u64, any::<bool>()), 0..120),
+            (first, length) in (0..SMALL, 0..SMALL),
             at_top in any::<bool>(),
         ) {
             // At the top of the space the last address is mapped too.
             let base = if at_top { u64::MAX - SMALL + 1 } else { 0 };
-            let top = base + (SMALL - 1);
-            let mut table = MappingTable::default();
-            let mut model: Vec<IovaRange> = Vec::new();
-            for (first, span) in wanted {
-                let new = range(base + first, top.min(base.saturating_add(first + span)));
-                prop_assert_eq!(
-                    table.first_overlap(&new).map(|m| m.iova),
-                    model.iter().filter(|m| m.overlaps(&new)).min().copied()
-                );
-                if !model.iter().any(|m| m.overlaps(&new)) {
-                    table.insert(mapping(new));
-                    model.push(new);
-                }
+            let clip = |first: u64, span: u64| range(base + first, base + (first + span).min(SMALL - 1));
+            let mut both = Both::new();
+            for (first, span, all) in wanted {
+                both.toggle(clip(first, span), all);
             }
-            model.sort();
-            prop_assert_eq!(table.broken_invariant(), None);
-            prop_assert_eq!(table.iter().map(|m| m.iova).collect::<Vec<_>>(), model.clone());
-
-            let asked = range(base + first, top.min(base.saturating_add(first + length)));
-            let overlapping: Vec<_> = table.overlapping(&asked).map(|m| m.iova).collect();
-            let expected: Vec<_> = model.iter().filter(|m| m.overlaps(&asked)).copied().collect();
-            prop_assert_eq!(overlapping, expected);
-            let starting: Vec<_> = table.starting_in_mut(&asked).map(|m| m.iova).collect();
-            let expected: Vec<_> =
-                model.iter().filter(|m| asked.contains(m.first())).copied().collect();
-            prop_assert_eq!(starting, expected);
-            let containing = table.containing(asked.first()).map(|m| m.iova);
-            prop_assert_eq!(containing, model.iter().find(|m| m.contains(asked.first())).copied());
-
-            // Gaps, seen from a point in both directions.
-            let free = |address: u64| !model.iter().any(|m| m.contains(Iova(address)));
-            let up: Vec<_> = table.gaps_up(asked.first(), asked.last()).collect();
-            let down: Vec<_> = table.gaps_down(asked.last(), asked.first()).collect();
-            prop_assert_eq!(&up, &down.into_iter().rev().collect::<Vec<_>>());
-            for address in asked.first().0..=asked.last().0 {
-                let in_gap = up.iter().filter(|gap| gap.contains(Iova(address))).count();
-                prop_assert_eq!(in_gap, usize::from(free(address)), "address {:#x}", address);
-            }
-            prop_assert!(up.windows(2).all(|pair| pair[0].last() < pair[1].first()));
+            both.check(clip(first, length));
         }
+    }
+
+    #[test]
+    fn a_table_grows_and_shrinks_in_any_order() {
+        let orders: [fn(u64) -> u64; 3] = [|n| n, |n| 999 - n, |n| n * 389 % 1000];
+        for order in orders {
+            let mut both = Both::new();
+            (0..1000).for_each(|n| both.toggle(range(order(n) * 4, order(n) * 4 + 2), true));
+            both.check(range(1990, 2010));
+            assert!(
+                both.table.by_low.len() < 160,
+                "blocks are half full: {}",
+                both.table.by_low.len()
+            );
+            (0..1000).for_each(|n| both.toggle(range(order(n) * 4, order(n) * 4 + 2), true));
+            both.check(range(0, 4000));
+            assert_eq!(both.table.by_low.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_mapping_takes_over_the_blocks_it_covers() {
+        let mut both = Both::new();
+        (0..100).for_each(|n| both.toggle(range(n * 10, n * 10), true));
+        both.toggle(range(200, 700), true);
+        both.toggle(range(191, 795), true);
+        both.check(range(150, 850));
+        both.toggle(range(796, u64::MAX), true);
+        both.toggle(range(796, u64::MAX), true);
+        both.check(range(700, 900));
+    }
+
+    #[test]
+    fn page_tables_are_used_again_and_are_empty_then() {
+        let home = Arc::<PageTables>::default();
+        let page = PageSize::new(1).unwrap();
+        let mut both = Both { table: MappingTable::new(&home, page), ..Both::new() };
+        (0..100).for_each(|n| both.toggle(range(n * 10, n * 10), true));
+        let number = both.table.page_table().1;
+        drop(both);
+        let table = MappingTable::new(&home, page);
+        assert_eq!(table.page_table().1, number);
+        assert_eq!((table.pages.find(Iova(10)), table.broken_invariant()), (None, None));
+        assert_ne!(MappingTable::new(&home, page).page_table().1, number);
     }
 }

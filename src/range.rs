@@ -115,6 +115,16 @@ impl<A: Address> AddrRange<A> {
         Self::new(self.first.max(A::from_raw(first)), self.last)
     }
 
+    /// The addresses of this range at or above `address`.
+    pub(crate) fn from(&self, address: A) -> Option<Self> {
+        Self::new(self.first.max(address), self.last)
+    }
+
+    /// From the lower first address of both to the higher last one.
+    pub(crate) fn hull(&self, other: &Self) -> Self {
+        Self { first: self.first.min(other.first), last: self.last.max(other.last) }
+    }
+
     /// What is left of this range without `other`: nothing, a piece, or one on each side of it.
     pub fn without(&self, other: &Self) -> impl Iterator<Item = Self> + use<A> {
         [self.below(other.first), self.above(other.last)].into_iter().flatten()

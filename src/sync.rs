@@ -6,5 +6,9 @@
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
+#[cfg(loom)]
+pub(crate) use loom::thread::yield_now as pause;
 #[cfg(not(loom))]
 pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
+#[cfg(not(loom))]
+pub(crate) use std::thread::yield_now as pause;

@@ -16,6 +16,7 @@ use crate::kernel::{Behaviours, Kernel};
 use crate::mapping::Mapping;
 use crate::mapping_table::MappingTable;
 use crate::page_size::{PageSize, PageSizes};
+use crate::page_table::PageTables;
 
 /// Which flavour of type1 a container has (the argument of `VFIO_SET_IOMMU`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,7 @@ impl Type1 {
         cpu_page: PageSize,
         version: Type1Version,
         entry_limit: u32,
+        page_tables: &Arc<PageTables>,
         injector: Arc<Injector>,
     ) -> Self {
         Self {
@@ -98,7 +100,7 @@ impl Type1 {
             emulated: Vec::new(),
             iova_list: IovaList::default(),
             page_sizes: PageSizes::common(std::iter::empty(), cpu_page),
-            mappings: MappingTable::default(),
+            mappings: MappingTable::new(page_tables, cpu_page),
             entries_left: entry_limit,
             invalid_vaddrs: 0,
             tracking: false,
@@ -151,9 +153,11 @@ impl Type1 {
         self.domains.iter().all(|domain| domain.iommu.enforces_coherency())
     }
 
-    /// Takes a removed mapping off all accounts.
-    pub(crate) fn release(&mut self, mapping: &Mapping) {
-        mapping.owner.uncharge(mapping.locked_pages);
+    /// Removes a mapping, and takes it off all accounts.
+    pub(crate) fn remove_mapping(&mut self, mapping: &Mapping) {
+        self.mappings.remove(mapping);
+        self.mappings.owner(mapping).uncharge(mapping.locked_pages);
+        self.mappings.drop_owner(mapping.owner);
         self.removed.add(mapping.iova);
         self.entries_left = self.entries_left.saturating_add(1);
         if mapping.vaddr_invalid {
@@ -163,17 +167,17 @@ impl Type1 {
 
     /// Removes every mapping, as when the last group goes.
     pub(crate) fn remove_all_mappings(&mut self) {
-        for mapping in self.mappings.drain() {
-            self.release(&mapping);
-        }
+        let all: Vec<Mapping> = self.mappings.iter().collect();
+        all.iter().for_each(|mapping| self.remove_mapping(mapping));
     }
 
     /// The invariant that does not hold, if any.
     pub(crate) fn broken_invariant(&self) -> Option<&'static str> {
         let invalid = self.mappings.iter().filter(|mapping| mapping.vaddr_invalid).count() as u64;
-        let mapped = |mapping: &Mapping| mapping.iommu_mapped != self.domains.is_empty();
-        let tracked = |mapping: &Mapping| {
-            mapping.extra.as_ref().is_some_and(|extra| extra.bitmap.is_some()) == self.tracking
+        let mapped = |mapping: Mapping| mapping.iommu_mapped != self.domains.is_empty();
+        let tracked = |mapping: Mapping| {
+            let extra = self.mappings.extra(mapping.iova.first());
+            extra.is_some_and(|extra| extra.bitmap.is_some()) == self.tracking
         };
         let rules = [
             (invalid == self.invalid_vaddrs, "lost process addresses are counted"),

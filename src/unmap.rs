@@ -68,11 +68,6 @@ impl UnmapDma {
         (self.flags & Self::VADDR == 0).then(|| self.range())?
     }
 
-    /// Where a request that went through took process addresses away.
-    pub(crate) fn vaddrs_taken(&self) -> Option<IovaRange> {
-        (self.flags & Self::VADDR != 0).then(|| self.range())?
-    }
-
     fn range(&self) -> Option<IovaRange> {
         match self.flags & Self::ALL {
             0 => IovaRange::from_size(self.iova, self.size).ok(),
@@ -362,8 +357,9 @@ impl Type1 {
             return Err(UnmapError::AlreadyInvalid { mapping: mapping.iova });
         }
         let mut bytes: u64 = 0;
-        for mapping in self.mappings.starting_in_mut(&range) {
-            mapping.vaddr_invalid = true;
+        let lose: Vec<Mapping> = self.mappings.starting_in(range).collect();
+        for mapping in lose {
+            self.mappings.update(&Mapping { vaddr_invalid: true, ..mapping });
             self.invalid_vaddrs += 1;
             bytes = bytes.wrapping_add(mapping.bytes());
         }
@@ -372,7 +368,7 @@ impl Type1 {
 
     /// The lowest mapping that the range touches. In v1 a range that starts inside a mapping
     /// reaches nothing at all, not even what lies behind it (spec 6.2).
-    fn next_to_unmap(&self, request: &Request) -> Option<&Mapping> {
+    fn next_to_unmap(&self, request: &Request) -> Option<Mapping> {
         let at_top = request.range.next().is_none() && !request.all;
         if at_top && self.behaviours().unmap_at_top == UnmapAtTop::FindsNothing {
             return None;
@@ -392,22 +388,23 @@ impl Type1 {
         let stops_at_foreign = self.behaviours().unmap_stops_at_foreign_mm;
         let mut removed: u64 = 0;
         while let Some(mapping) = self.next_to_unmap(request) {
-            if stops_at_foreign && !Arc::ptr_eq(&mapping.owner, caller) {
+            if stops_at_foreign && !Arc::ptr_eq(self.mappings.owner(&mapping), caller) {
                 break;
             }
-            if mapping.has_pins() {
-                return Ok(Unmapped::Notify { mapping: mapping.iova, removed });
+            let iova = mapping.iova;
+            if self.mappings.pin_count(iova.first()) != 0 {
+                return Ok(Unmapped::Notify { mapping: iova, removed });
             }
-            let (iova, bytes) = (mapping.iova, mapping.bytes());
             if let Some(bitmap) = bitmap {
                 let memory = caller.memory();
                 self.report_mapping(iova.first(), base, &bitmap, memory)
                     .map_err(|fault| UnmapError::BitmapFault { mapping: iova, fault, removed })?;
             }
-            if let Some(mapping) = self.mappings.remove(iova.first()) {
-                self.release(&mapping);
+            self.remove_mapping(&mapping);
+            removed = removed.wrapping_add(mapping.bytes());
+            if iova.last() >= request.range.last() {
+                break;
             }
-            removed = removed.wrapping_add(bytes);
         }
         Ok(Unmapped::Done(removed))
     }

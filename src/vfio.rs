@@ -15,6 +15,7 @@ use crate::host::{Binding, Group, GroupDescription, GroupId};
 use crate::inject::{Injected, Injector};
 use crate::kernel::Kernel;
 use crate::page_size::PageSize;
+use crate::page_table::PageTables;
 use crate::plan::FaultPlan;
 use crate::process::Process;
 use crate::reserved::ReservedRegion;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) faults: FaultLog,
     pub(crate) watch: Watch,
     pub(crate) injector: Arc<Injector>,
+    /// The page tables of the containers, by which devices translate.
+    pub(crate) page_tables: Arc<PageTables>,
 }
 
 /// A host that cannot be.
@@ -114,6 +117,7 @@ impl Vfio {
             faults: FaultLog::default(),
             watch: Watch::default(),
             injector: Arc::default(),
+            page_tables: Arc::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

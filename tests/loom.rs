@@ -22,6 +22,15 @@ use vfio_type1::{
     extension,
 };
 
+/// Runs in every order in which threads are taken off the CPU `PREEMPTIONS` times at most.
+fn model(run: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(PREEMPTIONS);
+    model.check(run);
+}
+
+const PREEMPTIONS: usize = 2;
+
 const IOVA: u64 = 0x1000;
 const PAGE: u64 = 0x1000;
 /// The two pages of the process.
@@ -136,7 +145,7 @@ fn writes(master: BusMaster) -> thread::JoinHandle<bool> {
 
 #[test]
 fn no_access_outlives_unmap() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(1);
         let device = writes(machine.warm_master(0));
         assert!(machine.unmap());
@@ -147,7 +156,7 @@ fn no_access_outlives_unmap() {
 
 #[test]
 fn an_iotlb_does_not_fill_behind_unmap() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(1);
         let device = writes(machine.master(0));
         assert!(machine.unmap());
@@ -158,7 +167,7 @@ fn an_iotlb_does_not_fill_behind_unmap() {
 
 #[test]
 fn a_device_that_turns_up_during_unmap_is_waited_for_too() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(1);
         let newcomer = Arc::clone(&machine);
         let device = thread::spawn(move || newcomer.master(0).write(Iova(IOVA), &[1]).is_ok());
@@ -170,7 +179,7 @@ fn a_device_that_turns_up_during_unmap_is_waited_for_too() {
 
 #[test]
 fn unmap_waits_for_every_device() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(2);
         let devices = [machine.warm_master(0), machine.master(1)].map(writes);
         assert!(machine.unmap());
@@ -181,7 +190,7 @@ fn unmap_waits_for_every_device() {
 
 #[test]
 fn no_access_outlives_the_detach_of_the_last_group() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(1);
         let device = writes(machine.warm_master(0));
         machine.groups[0].unset_container().unwrap();
@@ -192,7 +201,7 @@ fn no_access_outlives_the_detach_of_the_last_group() {
 
 #[test]
 fn unmap_waits_for_a_device_whose_group_is_leaving() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(2);
         let device = writes(machine.warm_master(1));
         let leaving = Arc::clone(&machine);
@@ -206,7 +215,7 @@ fn unmap_waits_for_a_device_whose_group_is_leaving() {
 
 #[test]
 fn a_new_mapping_is_seen_and_the_old_one_is_not() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(1);
         let master = Arc::new(machine.warm_master(0));
         let device = Arc::clone(&master);
@@ -222,7 +231,7 @@ fn a_new_mapping_is_seen_and_the_old_one_is_not() {
 
 #[test]
 fn of_two_threads_that_unmap_both_wait() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(1);
         let device = writes(machine.warm_master(0));
         let other = Arc::clone(&machine);
@@ -240,7 +249,7 @@ fn of_two_threads_that_unmap_both_wait() {
 
 #[test]
 fn a_page_mapped_by_another_thread_is_not_the_old_one() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(1);
         let master = machine.warm_master(0);
         let other = Arc::clone(&machine);
@@ -257,7 +266,7 @@ fn a_page_mapped_by_another_thread_is_not_the_old_one() {
 
 #[test]
 fn a_new_process_address_is_used_from_then_on() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(1);
         let master = machine.warm_master(0);
         let lose = UnmapDma::new(IOVA, PAGE).vaddr_only();
@@ -274,7 +283,7 @@ fn a_new_process_address_is_used_from_then_on() {
 #[test]
 #[should_panic(expected = "after the end")]
 fn what_is_translated_is_not_waited_for() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(1);
         let (master, memory) = (machine.warm_master(0), Arc::clone(&machine.memory));
         let device = thread::spawn(move || {
