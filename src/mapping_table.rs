@@ -80,11 +80,9 @@ impl MappingTable {
 
     /// The lowest mapping the kernel takes to overlap `region` (spec 3.4).
     pub(crate) fn first_touched(&self, region: &ReservedRegion) -> Option<&Mapping> {
-        match region.range() {
-            Some(range) => self.first_overlap(&range),
-            // A region that ends below its start, which only odd firmware states.
-            None => self.iter().find(|mapping| region.touches(&mapping.iova)),
-        }
+        // The lowest one that ends in or behind the region. It may end below its start.
+        let up = IovaRange::new(region.first, Iova(u64::MAX))?;
+        self.first_overlap(&up).filter(|mapping| region.touches(&mapping.iova))
     }
 
     /// The mapping that `range` would cut in two, and the end of the range that lies inside it.
@@ -157,6 +155,7 @@ mod tests {
     use crate::addr::Vaddr;
     use crate::memory::{Access, ModelMemory};
     use crate::process::Process;
+    use crate::reserved::RegionKind;
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -188,6 +187,7 @@ mod tests {
             wanted in prop::collection::vec((0..SMALL, 0..6u64), 0..12),
             first in 0..SMALL,
             length in 0..SMALL,
+            region_last in 0..SMALL,
             at_top in any::<bool>(),
         ) {
             // At the top of the space the last address is mapped too.
@@ -214,6 +214,10 @@ mod tests {
             let overlapping: Vec<_> = table.overlapping(&asked).map(|m| m.iova).collect();
             let expected: Vec<_> = model.iter().filter(|m| m.overlaps(&asked)).copied().collect();
             prop_assert_eq!(overlapping, expected);
+            // Of any length, or ending below its start.
+            let region = ReservedRegion::new(base + first, base + region_last, RegionKind::Direct);
+            let touched = table.first_touched(&region).map(|m| m.iova);
+            prop_assert_eq!(touched, model.iter().find(|m| region.touches(m)).copied());
             let starting: Vec<_> = table.starting_in_mut(&asked).map(|m| m.iova).collect();
             let expected: Vec<_> =
                 model.iter().filter(|m| asked.contains(m.first())).copied().collect();
