@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::addr::Iova;
 use crate::bus::Bus;
 use crate::domain::Iommu;
 use crate::kernel::Behaviours;
@@ -121,6 +122,7 @@ pub(crate) struct Group {
     pub(crate) kind: GroupKind,
     pub(crate) devices: Vec<DeviceDescription>,
     pub(crate) regions: RegionList,
+    stated: Vec<Stated>,
     /// The first region that the firmware insists on, and its device.
     pub(crate) locked_region: Option<(ReservedRegion, String)>,
     /// How its devices do DMA.
@@ -141,7 +143,8 @@ impl Group {
             // Without IOMMU data the kernel lists nothing (spec 4.1).
             GroupKind::Emulated | GroupKind::NoIommu => RegionList::default(),
         };
-        Self { id, kind, devices, regions, locked_region, bus: Bus::default() }
+        let stated = stated_regions(&devices);
+        Self { id, kind, devices, regions, stated, locked_region, bus: Bus::default() }
     }
 
     pub(crate) fn is_noiommu(&self) -> bool {
@@ -170,12 +173,42 @@ impl Group {
         self.devices.iter().find_map(|device| Some((device.name.as_str(), device.binding.owner()?)))
     }
 
-    /// The device that states a region of this kind touching `range`.
+    /// The first device that states a region of this kind touching `range`.
     pub(crate) fn device_reserving(&self, kind: RegionKind, range: &IovaRange) -> Option<&str> {
-        let states = |region: &ReservedRegion| region.kind == kind && region.touches(range);
-        let device = self.devices.iter().find(|device| device.regions.iter().any(states))?;
-        Some(&device.name)
+        let begin = |one: &Stated| (one.region.kind, one.region.first) <= (kind, range.last());
+        let below = &self.stated[..self.stated.partition_point(begin)];
+        let near = below.iter().rev().take_while(|one| one.reach >= (kind, range.first()));
+        let touching = near.filter(|one| one.region.touches(range));
+        let device = touching.map(|one| one.device).min()?;
+        Some(&self.devices.get(device)?.name)
     }
+}
+
+/// A region and the device that states it. Sorted by kind and start, they are quick to search.
+#[derive(Debug)]
+struct Stated {
+    region: ReservedRegion,
+    /// Index of the device.
+    device: usize,
+    /// The kind, and the highest end of a region of it up to this one.
+    reach: (RegionKind, Iova),
+}
+
+fn stated_regions(devices: &[DeviceDescription]) -> Vec<Stated> {
+    let of_device = |(device, description): (usize, &DeviceDescription)| {
+        let state = |region: &ReservedRegion| Stated {
+            region: *region,
+            device,
+            reach: (region.kind, region.last),
+        };
+        description.regions.iter().map(state).collect::<Vec<_>>()
+    };
+    let mut stated: Vec<Stated> = devices.iter().enumerate().flat_map(of_device).collect();
+    stated.sort_by_key(|one| (one.region.kind, one.region.first));
+    for at in 1..stated.len() {
+        stated[at].reach = stated[at].reach.max(stated[at - 1].reach);
+    }
+    stated
 }
 
 fn first_direct(devices: &[DeviceDescription]) -> Option<(ReservedRegion, String)> {
@@ -195,6 +228,37 @@ fn forget_relaxable(devices: &mut [DeviceDescription]) {
     for region in devices.iter_mut().flat_map(|device| device.regions.iter_mut()) {
         if region.kind == RegionKind::DirectRelaxable {
             region.kind = RegionKind::Direct;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Kernel;
+    use crate::reserved::tests::{addresses, regions_of_every_kind};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn the_first_device_that_states_a_region_is_named(
+            devices in prop::collection::vec(regions_of_every_kind(), 0..4),
+            (a, b) in (addresses(), addresses()),
+        ) {
+            let described = |(at, regions)| DeviceDescription::new(format!("{at}"), regions);
+            let devices = devices.into_iter().enumerate().map(described).collect();
+            let kind = GroupKind::Emulated;
+            let description = GroupDescription { number: 1, kind, devices };
+            let group = Group::new(description, Kernel::V6_12.behaviours());
+            let range = IovaRange::new(Iova(a.min(b)), Iova(a.max(b))).unwrap();
+            for kind in RegionKind::ALL {
+                let states = |region: &ReservedRegion| region.kind == kind && region.touches(&range);
+                let device = group.devices.iter().find(|one| one.regions.iter().any(states));
+                let named = group.device_reserving(kind, &range);
+                prop_assert_eq!(named, device.map(|one| one.name.as_str()));
+            }
         }
     }
 }

@@ -8,17 +8,23 @@
 //! This file owns the list and its four changes, including the places where the kernel drops an
 //! address that was valid. It does not know groups, domains or mappings: those decide when to
 //! change the list (`attach`, `detach`).
+//!
+//! R regions are cut out of N ranges in O((R + N) log R), and a mapping is looked up in O(log N). Only
+//! inverted regions, which end further below their start than one of zero length, can take longer:
+//! each may double the list, and what they leave overlaps and has no order to search by.
 
 use crate::addr::Iova;
 use crate::range::IovaRange;
 use crate::reserved::{RegionKind, ReservedRegion};
 
 /// Valid ranges, ascending. Two ranges may touch: a mapping across the seam is refused (spec 3.6).
-/// After a region that ends below its start they may even overlap, so nothing here relies on their
-/// order. An empty list accepts everything; it belongs to a container that never had an IOMMU group.
+/// After an inverted region they may even overlap and lose their order. An empty list accepts
+/// everything; it belongs to a container that never had an IOMMU group.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct IovaList {
     ranges: Vec<IovaRange>,
+    /// Whether a range somewhere does not begin above the end of the one before it.
+    unordered: bool,
 }
 
 /// Whether `kind` is cut out of the list: all kinds but the relaxable one (spec 3.6).
@@ -46,7 +52,14 @@ impl IovaList {
     /// Whether MAP of `iova` is allowed: the list is empty, or one range holds all of it
     /// (`vfio_iommu_iova_dma_valid`; spec 5.1 step 10).
     pub fn allows(&self, iova: &IovaRange) -> bool {
-        self.is_empty() || self.ranges.iter().any(|range| range.contains_range(iova))
+        if self.is_empty() {
+            return true;
+        }
+        if self.unordered {
+            return self.ranges.iter().any(|range| range.contains_range(iova));
+        }
+        let at = self.ranges.partition_point(|range| range.last() < iova.first());
+        self.ranges.get(at).is_some_and(|range| range.contains_range(iova))
     }
 
     /// Clips the list to the aperture of a domain that joins (spec 3.5,
@@ -62,6 +75,7 @@ impl IovaList {
         }
         self.clip_start(aperture.first());
         self.clip_end(aperture.last());
+        self.note_order();
     }
 
     /// First pass, ascending: drops ranges that end at or below `start`, trims the first that
@@ -97,20 +111,45 @@ impl IovaList {
     /// Cuts regions out, in their order, all but relaxable ones (spec 3.6,
     /// `vfio_iommu_iova_exclude`). A region of zero length inside a range splits it in two that
     /// touch; one at address 0 removes everything.
+    ///
+    /// What regions leave of a range is its runs of addresses in none of them, parted where one of
+    /// zero length stands. Their order does not show in that, so they are sorted; it does with an
+    /// inverted one. From 5.4 a group's list is sorted as it comes.
     pub fn exclude<'a>(&mut self, regions: impl IntoIterator<Item = &'a ReservedRegion>) {
-        for region in regions {
-            if is_excluded(region.kind) {
-                self.exclude_one(region);
-            }
+        let excluded = regions.into_iter().filter(|region| is_excluded(region.kind));
+        let mut cuts: Vec<ReservedRegion> = excluded.copied().collect();
+        if !cuts.iter().any(ReservedRegion::is_inverted) {
+            cuts.sort_by_key(|cut| cut.first);
         }
+        for ascending in cuts.chunk_by(|low, high| low.first <= high.first) {
+            self.exclude_ascending(ascending.to_vec());
+        }
+        self.note_order();
     }
 
-    fn exclude_one(&mut self, region: &ReservedRegion) {
-        let cut = |range: IovaRange| match region.touches(&range) {
-            true => [range.below(region.first), range.above(region.last)],
-            false => [Some(range), None],
-        };
-        self.ranges = self.ranges.drain(..).flat_map(cut).flatten().collect();
+    /// Cuts out regions whose starts ascend. None touches what one before it left below itself, so
+    /// each finds only the upper rest of a range; and nothing of that, if it ends no higher than one
+    /// before it. Without such regions the ends ascend too, so that the first to touch a range can be
+    /// searched for.
+    fn exclude_ascending(&mut self, mut cuts: Vec<ReservedRegion>) {
+        cuts.dedup_by(|cut, before| cut.last <= before.last);
+        let mut left = Vec::with_capacity(self.ranges.len() + cuts.len());
+        for range in &self.ranges {
+            let from = cuts.partition_point(|cut| cut.last < range.first());
+            let mut rest = Some(*range);
+            for cut in &cuts[from..] {
+                let Some(piece) = rest.filter(|piece| cut.first <= piece.last()) else { break };
+                left.extend(piece.below(cut.first));
+                rest = piece.above(cut.last);
+            }
+            left.extend(rest);
+        }
+        self.ranges = left;
+    }
+
+    /// Follows each change that may move more than the outermost two ends.
+    fn note_order(&mut self) {
+        self.unordered = !self.ranges.is_sorted_by(|low, high| low.last() < high.first());
     }
 
     /// Widens the ends of the list to what the remaining domains' apertures share, when a domain
@@ -137,7 +176,7 @@ impl IovaList {
     /// and the old list stays, when nothing would be left (spec 3.7 step 4,
     /// `vfio_iommu_resv_refresh`).
     pub fn refreshed(&self, regions: &[ReservedRegion]) -> Option<Self> {
-        let mut list = Self { ranges: vec![self.bounds()?] };
+        let mut list = Self { ranges: vec![self.bounds()?], ..Self::default() };
         list.exclude(regions);
         (!list.is_empty()).then_some(list)
     }
@@ -146,6 +185,7 @@ impl IovaList {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reserved::tests::{addresses, regions_of_every_kind};
     use crate::reserved::{MergeRule, RegionList};
     use RegionKind::{Direct, DirectRelaxable, Msi, Reserved};
     use proptest::prelude::*;
@@ -153,11 +193,22 @@ mod tests {
     const MAX: u64 = u64::MAX;
 
     fn list(ranges: &[(u64, u64)]) -> IovaList {
-        IovaList { ranges: ranges.iter().map(|&(a, b)| range(a, b)).collect() }
+        of(ranges.iter().map(|&(a, b)| range(a, b)).collect())
+    }
+
+    fn of(ranges: Vec<IovaRange>) -> IovaList {
+        let mut list = IovaList { ranges, unordered: false };
+        list.note_order();
+        list
     }
 
     fn range(first: u64, last: u64) -> IovaRange {
         IovaRange::new(Iova(first), Iova(last)).unwrap()
+    }
+
+    /// The range with these ends, in whichever order.
+    fn between(a: u64, b: u64) -> IovaRange {
+        range(a.min(b), a.max(b))
     }
 
     fn resized(ranges: &[(u64, u64)], start: u64, end: u64) -> IovaList {
@@ -254,6 +305,69 @@ mod tests {
         let region = (0..SMALL, 0..SMALL, kind)
             .prop_map(|(a, b, kind)| ReservedRegion::new(a.min(b), a.max(b), kind));
         prop::collection::vec(region, 0..6)
+    }
+
+    /// The ranges after one region after the other, as spec 3.6 has it.
+    fn cut_one_by_one(ranges: &[IovaRange], regions: &[ReservedRegion]) -> Vec<IovaRange> {
+        let mut ranges = ranges.to_vec();
+        for region in regions.iter().filter(|region| is_excluded(region.kind)) {
+            let cut = |range: &IovaRange| match region.touches(range) {
+                true => [range.below(region.first), range.above(region.last)],
+                false => [Some(*range), None],
+            };
+            ranges = ranges.iter().flat_map(cut).flatten().collect();
+        }
+        ranges
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// Regions as they come and merged by either rule; of a new list, and of what is left of one.
+        #[test]
+        fn cutting_all_is_cutting_one_by_one(
+            first in regions_of_every_kind(),
+            second in regions_of_every_kind(),
+            rule in prop::option::of(prop::sample::select(
+                &[MergeRule::SortedByStart, MergeRule::InsertionOrder][..]
+            )),
+            (start, end) in (addresses(), addresses()),
+        ) {
+            let mut cut = list(&[(0, MAX)]);
+            for regions in [first, second] {
+                let regions = match rule {
+                    Some(rule) => RegionList::merged(regions, rule).as_slice().to_vec(),
+                    None => regions,
+                };
+                let expected = cut_one_by_one(&cut.ranges, &regions);
+                cut.exclude(&regions);
+                prop_assert_eq!(&cut, &of(expected));
+            }
+            // What is known of the order is still what the ranges say.
+            cut.resize(between(start, end));
+            prop_assert_eq!(&cut, &of(cut.ranges.clone()));
+            cut.expand([between(start, end)].into_iter());
+            prop_assert_eq!(&cut, &of(cut.ranges.clone()));
+        }
+
+        /// Lists in order, with ranges that share one address, and in no order.
+        #[test]
+        fn one_range_must_hold_all_of_a_mapping(
+            mut ends in prop::collection::vec(0..64u64, 2..48),
+            (sorted, distinct) in any::<(bool, bool)>(),
+            (a, b) in (0..64u64, 0..8u64),
+        ) {
+            if sorted {
+                ends.sort();
+            }
+            if distinct {
+                ends.dedup();
+            }
+            let list = of(ends.chunks(2).map(|pair| between(pair[0], pair[pair.len() - 1])).collect());
+            let asked = range(a, a + b);
+            let holds = list.ranges.iter().any(|range| range.contains_range(&asked));
+            prop_assert_eq!(list.allows(&asked), holds);
+        }
     }
 
     proptest! {

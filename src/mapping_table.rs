@@ -133,11 +133,9 @@ impl MappingTable {
 
     /// The lowest mapping the kernel takes to overlap `region` (spec 3.4).
     pub(crate) fn first_touched(&self, region: &ReservedRegion) -> Option<Mapping> {
-        match region.range() {
-            Some(range) => self.first_overlap(&range),
-            // A region that ends below its start, which only odd firmware states.
-            None => self.iter().find(|mapping| region.touches(&mapping.iova)),
-        }
+        // The lowest one that ends in or behind the region. It may end below its start.
+        let up = IovaRange::new(region.first, Iova(u64::MAX))?;
+        self.first_overlap(&up).filter(|mapping| region.touches(&mapping.iova))
     }
 
     /// The mapping that `range` would cut in two, and the end of the range that lies inside it.
@@ -514,6 +512,7 @@ mod tests {
     use super::*;
     use crate::addr::Vaddr;
     use crate::memory::{Access, ModelMemory};
+    use crate::reserved::RegionKind;
     use proptest::prelude::*;
 
     fn range(first: u64, last: u64) -> IovaRange {
@@ -584,6 +583,12 @@ mod tests {
             let starting = model.iter().filter(|m| asked.contains(m.iova.first())).copied();
             assert!(table.starting_in(asked).eq(starting.clone()));
             assert!(table.starting_in(asked).rev().eq(starting.rev()));
+            // A region may end below its start.
+            for (a, b) in [(asked.first(), asked.last()), (asked.last(), asked.first())] {
+                let region = ReservedRegion::new(a.0, b.0, RegionKind::Direct);
+                let touched = model.iter().find(|m| region.touches(&m.iova)).copied();
+                assert_eq!(table.first_touched(&region), touched);
+            }
             let holds = |at: Iova| move |m: &&Mapping| m.iova.contains(at);
             let at_start = model.iter().find(holds(asked.first()));
             let at_end = model.iter().find(holds(asked.last()));

@@ -4,6 +4,7 @@
 //! Linux answers EINVAL to every range outside the valid list. This file finds out what is in the
 //! way, who put it there, and where a range of the same size would fit. It decides nothing.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use crate::addr::Iova;
@@ -110,11 +111,12 @@ impl Type1 {
 
     fn obstacles(&self, iova: &IovaRange) -> Vec<Obstacle> {
         let mut culprits: Vec<Culprit> = Vec::new();
+        let mut known: HashSet<ReservedRegion> = HashSet::new();
         for group in self.iommu_groups() {
             for region in &group.regions {
                 let cut = is_excluded(region.kind) && region.touches(iova);
                 // Groups often reserve the same regions; one name is enough.
-                if cut && !culprits.iter().any(|known| known.region == *region) {
+                if cut && known.insert(*region) {
                     culprits.push(Culprit::of(group, *region, iova));
                 }
             }
