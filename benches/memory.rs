@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Bytes on the heap for each live mapping, counted by the allocator: what is there with the mappings,
-//! less what was there without. What an allocator adds to a request is not counted, for anyone.
+//! less what was there without. What an allocator adds to a request is not counted, for anyone. What a
+//! container remembers of mappings that went away is: no more than 256 of them, so it shows only beside
+//! few mappings.
 
 #![allow(missing_docs, reason = "a benchmark")]
 

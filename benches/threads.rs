@@ -70,7 +70,7 @@ impl Shared for Devices {
 struct LockedMap(RwLock<BTree<true>>);
 
 impl Shared for LockedMap {
-    const NAME: &'static str = "RwLock<BTreeMap>";
+    const NAME: &'static str = "locked BTreeMap";
 
     fn new(_: u32) -> Self {
         Self(RwLock::new(filled(LIVE, Order::Ascending)))

@@ -6,11 +6,21 @@ pub(crate) fn time(nanoseconds: f64) -> String {
     scaled(nanoseconds, &[(1.0, "ns"), (1e3, "µs"), (1e6, "ms"), (1e9, "s")])
 }
 
-/// A number in a second.
+/// How many of something in a second: `12.3 M/s`, and in bytes `12.3 MB/s`.
 pub(crate) fn rate(each_second: f64, unit: &str) -> String {
-    let text = scaled(each_second, &[(1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")]);
-    let space = if text.ends_with(|c: char| c.is_ascii_digit()) { " " } else { "" };
-    format!("{text}{space}{unit}/s")
+    scaled(each_second, &[(1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")]) + unit + "/s"
+}
+
+/// A whole number, if it is one, with commas: `65,535`.
+pub(crate) fn count(digits: &str) -> String {
+    let mut text = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// A plain number.
@@ -27,7 +37,7 @@ pub(crate) fn number(value: f64) -> String {
 fn scaled(value: f64, units: &[(f64, &str)]) -> String {
     let reached = units.iter().rev().find(|(one, _)| value >= 0.9995 * one).or(units.first());
     let (one, name) = reached.copied().unwrap_or((1.0, ""));
-    format!("{} {name}", number(value / one)).trim_end().to_owned()
+    format!("{} {name}", number(value / one))
 }
 
 #[cfg(test)]
@@ -40,7 +50,15 @@ mod tests {
         let expected =
             ["0.50 ns", "4.32 ns", "53.2 ns", "999 ns", "1.00 µs", "12.3 µs", "45.0 ms", "3.00 s"];
         assert_eq!(times, expected);
-        assert_eq!(rate(1.25e8, "calls"), "125 Mcalls/s");
-        assert_eq!(rate(12.0, "calls"), "12.0 calls/s");
+        assert_eq!(rate(1.25e8, "B"), "125 MB/s");
+        assert_eq!(rate(1.25e3, ""), "1.25 k/s");
+    }
+
+    #[test]
+    fn large_numbers_have_commas() {
+        assert_eq!(
+            ["", "1", "100", "1000", "1048576"].map(count),
+            ["", "1", "100", "1,000", "1,048,576"]
+        );
     }
 }

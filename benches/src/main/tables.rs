@@ -3,7 +3,7 @@
 
 use vfio_benches::results::{Results, Timing};
 
-use crate::figure::{number, rate, time};
+use crate::figure::{count, number, rate, time};
 use crate::table::Table;
 
 /// How a subject's figures are put in a table.
@@ -22,7 +22,7 @@ struct Subject {
 #[derive(Clone, Copy)]
 enum Show {
     Time,
-    /// How many in a second.
+    /// How many in a second, in this unit.
     Rate(&'static str),
 }
 
@@ -59,21 +59,21 @@ const SUBJECTS: [Subject; 14] = [
     race("translate repeated", "Translating 64 bytes in the same mapping again", MAPS),
     race("byte door", "The ioctls MAP and UNMAP", &[OURS, "two empty system calls"]),
     Subject {
-        show: Show::Rate("translations"),
+        show: Show::Rate(""),
         value: "readers",
         ..race(
             "threads, random",
-            "Random translations of all readers, beside a writer",
-            &[OURS, "RwLock<BTreeMap>"],
+            "Random translations by all readers, beside a writer",
+            &[OURS, "locked BTreeMap"],
         )
     },
     Subject {
-        show: Show::Rate("translations"),
+        show: Show::Rate(""),
         value: "readers",
         ..race(
             "threads, hot",
-            "Translations in eight mappings of all readers, beside a writer",
-            &[OURS, "RwLock<BTreeMap>"],
+            "Translations in eight mappings by all readers, beside a writer",
+            &[OURS, "locked BTreeMap"],
         )
     },
     alone(
@@ -99,10 +99,10 @@ const SUBJECTS: [Subject; 14] = [
     ),
     alone(
         "recordings",
-        "Recordings replayed",
+        "Calls of recordings replayed",
         "",
         &["replay", "parse and replay"],
-        Show::Rate("calls"),
+        Show::Rate(""),
     ),
 ];
 
@@ -139,7 +139,7 @@ impl Subject {
         let timings = self.contestants.iter().map(|name| results.timing(self.group, name, value));
         let timings: Vec<Option<&Timing>> = timings.collect();
         let cell = |timing: &Option<&Timing>| timing.map_or("-".to_owned(), |t| self.show.cell(t));
-        let mut line = vec![value.to_owned()];
+        let mut line = vec![count(value)];
         line.extend(timings.iter().map(cell));
         if self.ratio {
             line.push(self.ratio(&timings).map_or("-".to_owned(), number));
@@ -173,7 +173,7 @@ fn footprints(results: &Results) -> String {
     let mut table = Table::new(["live mappings", "made"].iter().chain(&names).copied());
     let ours = results.footprints.iter().filter(|figure| figure.contestant == OURS);
     for line in ours {
-        let mut cells = vec![line.live.to_string(), line.filled.clone()];
+        let mut cells = vec![count(&line.live.to_string()), line.filled.clone()];
         cells.extend(names.iter().map(|name| {
             let mut same = results.footprints.iter().filter(|figure| figure.contestant == *name);
             let figure =

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What we aim at, and whether it was reached.
 
+use vfio_benches::pages;
 use vfio_benches::results::{Footprint, Results};
 
-use crate::figure::{number, time};
+use crate::figure::{count, number, time};
 use crate::table::Table;
 
 const OURS: &str = "vfio-type1";
@@ -13,7 +14,7 @@ const FULL: &str = "65535";
 struct Reached {
     /// What is aimed at.
     target: String,
-    /// `None` for both, if it was not measured.
+    /// What was measured, and the limit; `None` if a figure for either is missing.
     figures: Option<(f64, f64)>,
     show: fn(f64) -> String,
     /// Whether more is better.
@@ -76,15 +77,16 @@ fn repeated(results: &Results) -> Reached {
 
 fn byte_door(results: &Results, live: &str) -> Reached {
     let of = |contestant| results.median("byte door", contestant, live);
-    let target = format!("The ioctls MAP and UNMAP: two empty system calls, at {live} live");
+    let target =
+        format!("The ioctls MAP and UNMAP: two empty system calls, at {} live", count(live));
     Reached::at_most(target, of(OURS), of("two empty system calls"), time)
 }
 
 /// The worst of all ways to fill the container.
 fn footprint(results: &Results) -> Reached {
-    let ours = results.footprints.iter().filter(|figure| figure.contestant == OURS);
+    let ours = results.footprints.iter().filter(|f| f.contestant == OURS && f.live == pages::FULL);
     let worst = ours.map(Footprint::each).reduce(f64::max);
-    let target = "Bytes for a live mapping, however they were made: 64";
+    let target = "Bytes for each of 65,535 live mappings, however they were made: 64";
     Reached::at_most(target, worst, Some(64.0), number)
 }
 
@@ -98,6 +100,6 @@ fn threads(results: &Results, pages: &str) -> Reached {
     let readers = most.map_or(2.0, |most| most.elements);
     // Three quarters of the cores where there are four, nine tenths where there are two.
     let limit = if readers > 2.0 { 0.75 * readers } else { 0.9 * readers };
-    let target = format!("Translations of {readers} threads ({pages}), in times of one's");
+    let target = format!("Translations by {readers} threads ({pages}), in times of one's");
     Reached { target, figures: gain.zip(Some(limit)), show: number, at_least: true }
 }
