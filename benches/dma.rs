@@ -5,14 +5,10 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-
 use std::hint::black_box;
-use std::sync::Arc;
 
-use common::{NIC, rig};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use vfio_benches::Scene;
 use vfio_type1::{Access, Iova, MapDma};
 use vfio_vmm::OwnMemory;
 
@@ -22,14 +18,14 @@ const LARGEST: usize = 1 << 20;
 #[expect(unsafe_code, reason = "the memory that devices reach is raw memory")]
 fn copies(criterion: &mut Criterion) {
     // SAFETY: the guest's memory is only read while it is mapped.
-    let rig = rig(unsafe { OwnMemory::direct() });
-    let nic = rig.vfio.bus_master(NIC).unwrap();
+    let scene = Scene::new(unsafe { OwnMemory::direct() }, 1);
+    let nic = scene.nic(0);
     let guest = vec![1_u8; LARGEST + 4096];
     let start = guest.as_ptr();
     let aligned = start.wrapping_add(start.align_offset(4096));
     let vaddr = aligned.expose_provenance() as u64;
     let request = MapDma::new(IOVA, vaddr, LARGEST as u64, Access::Read);
-    rig.container.map(&Arc::clone(&rig.process), &request).unwrap();
+    scene.container.map(&scene.process, &request).unwrap();
     // Half a page away from where the memory is in its page: CPUs are slow where a copy reads and writes
     // at nearly the same place of two pages, and chance would decide.
     let mut room = vec![0_u8; LARGEST + 8192];
@@ -44,7 +40,7 @@ fn copies(criterion: &mut Criterion) {
             bencher.iter(|| black_box(&mut buffer[..size]).copy_from_slice(black_box(from)));
         });
         for (name, watch) in [("device", false), ("watched", true)] {
-            rig.vfio.set_watch(watch);
+            scene.vfio.set_watch(watch);
             group.bench_function(BenchmarkId::new(name, size), |bencher| {
                 let mut read = || nic.read(black_box(Iova(IOVA)), black_box(&mut buffer[..size]));
                 bencher.iter(|| read().unwrap());

@@ -1,16 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How fast recordings replay: `cargo bench -p vfio-sim --bench replay`.
+//! How fast the tool answers: `check` of a layout on every known host, and recordings replayed.
 //!
-//! Read `thrpt`: calls a second on one core. `replay` is the emulator with the comparison of every
-//! answer; `parse and replay` adds reading the text, unpacked.
+//! Of the recordings read `thrpt`: calls a second on one core. `replay` is the emulator with the
+//! comparison of every answer; `parse and replay` adds reading the text, unpacked.
 
+#![allow(missing_docs, reason = "a benchmark")]
 #![expect(clippy::expect_used, reason = "a benchmark that cannot find its data should stop")]
 
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use vfio_sim::host::Host;
+use vfio_sim::hosts;
+use vfio_sim::knobs::Knobs;
+use vfio_sim::layout::{Layout, parse_ranges};
+use vfio_sim::matrix::check_all;
 use vfio_sim::replay::replay;
 use vfio_sim::trace::Trace;
+use vfio_type1::Kernel;
+
+fn known_hosts() -> Vec<Host> {
+    hosts::known().collect::<Result<_, _>>().expect("the known hosts are well-formed")
+}
+
+fn check(hosts: &[Host], kernels: &[Kernel]) -> String {
+    // A guest with 4 GiB: most hosts refuse the part that their MSI window lies in.
+    let layout = Layout::plain(parse_ranges(&["ram=0+4G".to_owned()]).expect("it is a range"));
+    let matrix = check_all(hosts, kernels, &Knobs::default(), &layout);
+    matrix.expect("the known hosts boot").render()
+}
+
+/// `newest kernel` and `all kernels` are the work alone; `as the tool does it` reads the host files too.
+fn check_all_hosts(criterion: &mut Criterion) {
+    let hosts = known_hosts();
+    let mut group = criterion.benchmark_group("check --all-hosts");
+    group.bench_function("newest kernel", |bencher| {
+        bencher.iter(|| check(&hosts, &[Kernel::NEWEST]));
+    });
+    group.bench_function("all kernels", |bencher| bencher.iter(|| check(&hosts, &Kernel::ALL)));
+    group.bench_function("as the tool does it", |bencher| {
+        bencher.iter(|| check(&known_hosts(), &[Kernel::NEWEST]));
+    });
+    group.finish();
+}
 
 /// A recording of each kind of call, as text.
 fn texts() -> Vec<String> {
@@ -37,7 +69,7 @@ fn replay_all(traces: &[Trace]) -> usize {
     outcomes.map(|outcome| outcome.expect("the host is sound").differences.len()).sum()
 }
 
-fn benchmark(criterion: &mut Criterion) {
+fn recordings(criterion: &mut Criterion) {
     let texts = texts();
     let traces: Vec<Trace> = texts.iter().map(|text| parse(text)).collect();
     let mut group = criterion.benchmark_group("recordings");
@@ -52,5 +84,5 @@ fn benchmark(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, benchmark);
+criterion_group!(benches, check_all_hosts, recordings);
 criterion_main!(benches);
