@@ -20,6 +20,7 @@ impl<T> Default for Arena<T> {
 
 impl<T> Arena<T> {
     /// The item at `index`, if it has been made.
+    #[inline]
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
         let (row, at) = place(index);
         self.rows[row].get()?.get(at)?.get()
@@ -35,6 +36,7 @@ impl<T> Arena<T> {
 }
 
 /// The row of an index, and the place in it.
+#[inline]
 fn place(index: u32) -> (usize, usize) {
     let number = index as usize + 1;
     let row = number.ilog2();

@@ -358,7 +358,7 @@ impl Type1 {
             Ok(())
         });
         for (mapping, pages) in charged {
-            let owner = self.mappings.owner(&mapping);
+            let owner = self.mappings.owner(mapping.owner);
             if result.is_err() {
                 owner.unlock_pages(pages);
                 continue;
@@ -383,7 +383,7 @@ impl Type1 {
             mapping: mapping.iova,
             error: PinError::OverMemlock(over),
         };
-        let owner = self.mappings.owner(mapping);
+        let owner = self.mappings.owner(mapping.owner);
         owner.check_charge(pages, mapping.exempt, self.cpu_page()).map_err(over)?;
         owner.lock_pages(pages);
         Ok(())

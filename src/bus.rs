@@ -1,80 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A group's side of the bus: what its devices translate by, and what removal waits for.
 //!
-//! Devices find a translation in the page table of their group's container without a lock. What they
-//! find was true while they looked: the table was the group's before and after. To copy, a device holds
-//! the lock of its own port from the lookup to the end of the copy, and nothing else. Whoever removes a
-//! mapping takes it out of the table first, then waits at each port for the access that runs there. An
-//! access that comes later finds the mapping gone. Who waits is let in before the next access, so no
-//! device can keep UNMAP waiting for longer than the access that runs.
+//! Devices find a translation without a lock: in their IOTLB, or in the page table of their group's
+//! container. The bus has a generation, which changes with each removal and when the group comes or
+//! goes. What is found counts if the generation was the same before and after, and is kept with it.
+//!
+//! To copy, a device holds the lock of its own port from the lookup to the end of the copy. Whoever
+//! removes a mapping takes it out of the table first, then waits at each port for the access that runs
+//! there; one that comes later finds the mapping gone. Who waits is let in before the next access, so
+//! no device can keep UNMAP waiting for longer than the access that runs.
 
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, TryLockError, Weak};
 
-use crate::addr::{Iova, Vaddr};
-use crate::changes::MemoryChange;
+use crate::addr::Iova;
 use crate::container::Core;
-use crate::memory::{Access, Memory};
-use crate::page_table::{Entry, OwnerId, PageTable, PageTables};
+use crate::iotlb::Iotlb;
+use crate::page_table::{OwnerId, PageTable, PageTables, Translation};
 use crate::process::Process;
-use crate::range::{IovaRange, VaddrRange};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard, pause};
-
-/// A mapping as a device uses it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Translation {
-    pub(crate) iova: IovaRange,
-    vaddr: Vaddr,
-    pub(crate) access: Access,
-    owner: OwnerId,
-    /// The epoch of the owner's memory when the mapping got its pages. `None` while its process
-    /// address is taken away: the pages stay, whatever happens at the old address.
-    memory_epoch: Option<u32>,
-}
-
-impl Translation {
-    /// The translation by an entry, if it is in the container's domains.
-    pub(crate) fn by(entry: &Entry) -> Option<Self> {
-        let Entry { iova, vaddr, attributes } = *entry;
-        let memory_epoch = (!attributes.vaddr_invalid).then_some(attributes.memory_epoch);
-        let (access, owner) = (attributes.access, attributes.owner);
-        attributes.iommu_mapped.then_some(Self { iova, vaddr, access, owner, memory_epoch })
-    }
-
-    /// The process address that `iova`, which lies in the mapping, stands for.
-    pub(crate) fn vaddr_of(&self, iova: Iova) -> Vaddr {
-        Vaddr(self.vaddr.0.wrapping_add(iova.0.wrapping_sub(self.iova.first().0)))
-    }
-
-    /// What happened to the memory behind `part` of the mapping since it was mapped.
-    pub(crate) fn change_behind(
-        &self,
-        memory: &dyn Memory,
-        part: &IovaRange,
-    ) -> Option<(VaddrRange, MemoryChange)> {
-        let changes = memory.changes()?;
-        let vaddrs = VaddrRange::new(self.vaddr_of(part.first()), self.vaddr_of(part.last()))?;
-        changes.since(self.memory_epoch?, &vaddrs)
-    }
-}
 
 /// The container that a group is in, and its devices that do DMA.
 #[derive(Debug, Default)]
 pub(crate) struct Bus {
     container: Mutex<Weak<Core>>,
-    /// One more than the number of the page table that devices translate by, or 0; in the upper half,
-    /// how often that changed.
-    attached: AtomicU64,
+    /// One more than the number of the page table that devices translate by, or 0.
+    table: AtomicU32,
+    /// Changes after something has been removed, or the table is another one.
+    generation: AtomicU64,
     ports: Mutex<Vec<Arc<Port>>>,
     /// Whether `ports` has ever had an entry.
     used: AtomicBool,
-}
-
-/// Until this changes, numbers of owners mean the same processes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    attached: u64,
-    vacated: u64,
 }
 
 /// What the container finds under its lock.
@@ -82,7 +38,8 @@ pub(crate) struct Stamp {
 pub(crate) struct Found {
     pub(crate) translation: Translation,
     pub(crate) owner: Arc<Process>,
-    pub(crate) stamp: Stamp,
+    /// Of the bus, then.
+    pub(crate) generation: u64,
 }
 
 impl Bus {
@@ -100,35 +57,64 @@ impl Bus {
 
     /// Lets devices translate by a page table, or by none. Under the lock of the container.
     pub(crate) fn attach(&self, table: Option<u32>) {
-        let changes = self.attached.load(Ordering::Relaxed) >> 32;
-        let table = table.map_or(0, |table| u64::from(table) + 1);
-        self.attached.store(changes.wrapping_add(1) << 32 | table, Ordering::Release);
+        self.table.store(table.map_or(0, |table| table + 1), Ordering::Release);
+        self.renew();
     }
 
-    /// The translation of `iova`. `None` if none is found without a lock: then the container knows.
-    pub(crate) fn find(&self, tables: &PageTables, iova: Iova) -> Option<(Translation, Stamp)> {
-        let attached = self.attached.load(Ordering::Acquire);
-        let table = self.table(tables, attached)?;
-        let entry = table.find(iova)?;
-        let stamp = Stamp { attached, vacated: table.vacated() };
+    /// Begins a new generation: what was found before may be gone.
+    pub(crate) fn renew(&self) {
+        // Here a removal meets a port that was made meanwhile: one of them comes first, and the other one
+        // knows of it.
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    #[inline]
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The translation of `iova`, and the generation that it is of. `None` if none is found without a lock:
+    /// then the container knows.
+    #[inline]
+    pub(crate) fn find(
+        &self,
+        port: &Port,
+        tables: &PageTables,
+        iova: Iova,
+    ) -> Option<(Translation, u64)> {
+        let generation = self.generation();
+        match port.iotlb.find(iova, generation) {
+            Some(translation) => Some((translation, generation)),
+            None => self.find_in_table(port, tables, iova),
+        }
+    }
+
+    #[inline]
+    fn find_in_table(
+        &self,
+        port: &Port,
+        tables: &PageTables,
+        iova: Iova,
+    ) -> Option<(Translation, u64)> {
+        let generation = self.generation();
+        let translation = self.table(tables)?.find(iova)?;
         fence(Ordering::Acquire);
-        let same = self.attached.load(Ordering::Relaxed) == attached;
-        Translation::by(&entry).filter(|_| same).map(|translation| (translation, stamp))
-    }
-
-    /// The stamp of what is found under the lock of the container, in its page table.
-    pub(crate) fn stamp(&self, table: &PageTable) -> Stamp {
-        Stamp { attached: self.attached.load(Ordering::Acquire), vacated: table.vacated() }
+        let same = self.generation.load(Ordering::Relaxed) == generation;
+        if !same || !translation.attributes.iommu_mapped() {
+            return None;
+        }
+        port.iotlb.keep(iova, &translation, generation);
+        Some((translation, generation))
     }
 
     /// Whether a MAP was refused that a device may not know of: the container has the details.
     pub(crate) fn is_suspect(&self, tables: &PageTables) -> bool {
-        self.table(tables, self.attached.load(Ordering::Acquire)).is_some_and(PageTable::is_suspect)
+        self.table(tables).is_some_and(PageTable::is_suspect)
     }
 
-    fn table<'a>(&self, tables: &'a PageTables, attached: u64) -> Option<&'a PageTable> {
-        let number = u32::try_from(attached & u64::from(u32::MAX)).ok()?;
-        tables.get(number.checked_sub(1)?)
+    #[inline]
+    fn table<'a>(&self, tables: &'a PageTables) -> Option<&'a PageTable> {
+        tables.get(self.table.load(Ordering::Acquire).checked_sub(1)?)
     }
 
     /// Whether the group has devices that do DMA; no, for groups nobody simulates a device of.
@@ -136,16 +122,23 @@ impl Bus {
         self.used.load(Ordering::Acquire)
     }
 
-    pub(crate) fn ports(&self) -> Vec<Arc<Port>> {
-        lock(&self.ports).clone()
+    /// Whether no access runs.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.is_used() || lock(&self.ports).iter().all(|port| port.is_quiet())
+    }
+
+    /// Waits for the accesses that run.
+    pub(crate) fn settle(&self) {
+        let ports = lock(&self.ports).clone();
+        ports.iter().for_each(|port| port.settle());
     }
 
     pub(crate) fn add_port(&self) -> Arc<Port> {
         let port = Arc::new(Port::default());
         let mut ports = lock(&self.ports);
         ports.push(Arc::clone(&port));
-        // Under the container's lock or not: accesses of this port have not begun.
         self.used.store(true, Ordering::Release);
+        self.renew();
         port
     }
 
@@ -154,9 +147,10 @@ impl Bus {
     }
 }
 
-/// Where the accesses of a bus master run, one at a time.
+/// Where the accesses of a bus master run, one at a time, and the translations it has used last.
 #[derive(Debug, Default)]
 pub(crate) struct Port {
+    iotlb: Iotlb,
     running: Mutex<KnownOwners>,
     /// How many wait for the access that runs.
     waiting: AtomicU32,
@@ -171,6 +165,10 @@ impl Port {
         lock(&self.running)
     }
 
+    fn is_quiet(&self) -> bool {
+        !matches!(self.running.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
     /// Waits for the access that runs.
     pub(crate) fn settle(&self) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -182,28 +180,28 @@ impl Port {
 /// The processes whose memory a bus master has accessed last.
 #[derive(Debug, Default)]
 pub(crate) struct KnownOwners {
-    stamp: Stamp,
+    generation: u64,
     owners: Vec<(OwnerId, Arc<Process>)>,
 }
 
 impl KnownOwners {
-    /// Where the owner of a translation is kept that was found at `stamp`.
-    pub(crate) fn place_of(&self, by: &Translation, stamp: Stamp) -> Option<usize> {
-        let is = |(owner, _): &(OwnerId, Arc<Process>)| *owner == by.owner;
-        self.owners.iter().position(is).filter(|_| self.stamp == stamp)
+    /// Where the owner of a translation of this generation is kept.
+    pub(crate) fn place_of(&self, by: &Translation, generation: u64) -> Option<usize> {
+        let is = |(owner, _): &(OwnerId, Arc<Process>)| *owner == by.attributes.owner();
+        self.owners.iter().position(is).filter(|_| self.generation == generation)
     }
 
     pub(crate) fn at(&self, place: usize) -> &Process {
         &self.owners[place].1
     }
 
-    /// Keeps an owner, and forgets those from before its stamp. Returns its place.
+    /// Keeps an owner, and forgets those of an older generation. Returns its place.
     pub(crate) fn add(&mut self, found: Found) -> usize {
-        if self.stamp != found.stamp {
+        if self.generation != found.generation {
             self.owners.clear();
-            self.stamp = found.stamp;
+            self.generation = found.generation;
         }
-        self.owners.push((found.translation.owner, found.owner));
+        self.owners.push((found.translation.attributes.owner(), found.owner));
         self.owners.len() - 1
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::addr::Iova;
 use crate::attach::AttachError;
-use crate::bus::{Found, Translation};
+use crate::bus::Found;
 use crate::callback::{Callbacks, UnmapCallback, Unpinner};
 use crate::claim::{AddGroupError, check_claim};
 use crate::dirty::{DirtyError, DirtyPages};
@@ -28,6 +28,7 @@ use crate::inject::{Allocation, OutOfMemory};
 use crate::kernel::Kernel;
 use crate::map::{MapDma, MapError};
 use crate::mapping::MappingInfo;
+use crate::page_table::Translation;
 use crate::process::Process;
 use crate::range::IovaRange;
 use crate::sync::atomic::{AtomicU32, Ordering};
@@ -427,17 +428,19 @@ impl Core {
     /// Ends a call: if it `changed` what devices reach, or another call did that is not done yet, waits
     /// for the accesses that run.
     fn settle(&self, state: MutexGuard<'_, State>, changed: bool) {
-        if !changed && self.settling.load(Ordering::Relaxed) == 0 {
+        if changed {
+            state.groups.iter().chain(&state.leaving).for_each(|group| group.bus.renew());
+        } else if self.settling.load(Ordering::Relaxed) == 0 {
             return;
         }
         let groups = state.groups.iter().chain(&state.leaving);
-        let used: Vec<Arc<Group>> = groups.filter(|group| group.bus.is_used()).cloned().collect();
-        if used.is_empty() {
+        let busy: Vec<Arc<Group>> = groups.filter(|group| !group.bus.is_quiet()).cloned().collect();
+        if busy.is_empty() {
             return;
         }
         self.settling.fetch_add(1, Ordering::Relaxed);
         drop(state);
-        used.iter().flat_map(|group| group.bus.ports()).for_each(|port| port.settle());
+        busy.iter().for_each(|group| group.bus.settle());
         self.settling.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -490,13 +493,14 @@ impl Core {
         if !type1.iommu_groups().any(|attached| attached.id == group.id) {
             return Err(Miss::NotAttached);
         }
-        let found = type1.mappings.containing(iova).and_then(|mapping| {
-            let translation = Translation::by(&type1.mappings.entry(iova)?)?;
-            let owner = Arc::clone(type1.mappings.owner(&mapping));
-            let stamp = group.bus.stamp(type1.mappings.page_table().0);
-            Some(Found { translation, owner, stamp })
-        });
-        found.ok_or_else(|| state.history.why_unmapped(iova))
+        let found = type1.mappings.entry(iova).filter(|entry| entry.attributes.iommu_mapped());
+        match found {
+            Some(translation) => {
+                let owner = Arc::clone(type1.mappings.owner(translation.attributes.owner()));
+                Ok(Found { translation, owner, generation: group.bus.generation() })
+            }
+            None => Err(state.history.why_unmapped(iova)),
+        }
     }
 
     /// The newest refusal, if any, to map other memory in `part` of a mapping, and where.

@@ -68,7 +68,7 @@ impl Type1 {
         for mapping in all {
             let pins = self.mappings.pin_count(mapping.iova.first());
             let locked_pages = mapping.locked_pages.min(pins);
-            self.mappings.owner(&mapping).uncharge(mapping.locked_pages - locked_pages);
+            self.mappings.owner(mapping.owner).uncharge(mapping.locked_pages - locked_pages);
             self.mappings.update(&Mapping { locked_pages, iommu_mapped: false, ..mapping });
         }
     }

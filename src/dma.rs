@@ -13,11 +13,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::addr::{Iova, Vaddr};
-use crate::bus::{Found, KnownOwners, Port, Translation};
+use crate::bus::{Found, KnownOwners, Port};
 use crate::fault::{DmaAccess, DmaFault, FaultCause, Refusal, Removal};
 use crate::host::{Group, GroupId};
 use crate::iova_list::is_excluded;
 use crate::memory::{Fault, Memory};
+use crate::page_table::Translation;
 use crate::process::Process;
 use crate::range::{IovaRange, RangeError};
 use crate::reserved::ReservedRegion;
@@ -70,6 +71,7 @@ impl BusMaster {
     }
 
     /// Whether bus mastering is on.
+    #[inline]
     pub fn is_enabled(&self) -> bool {
         self.enabled.load(Ordering::Acquire)
     }
@@ -99,9 +101,24 @@ impl BusMaster {
     }
 
     /// Whether an access of `length` bytes would go through. It is not logged if it would not.
+    #[inline]
     pub fn check(&self, iova: Iova, length: usize, access: DmaAccess) -> Result<(), DmaFault> {
-        let find = |at, left| self.piece(&self.find(at, access)?, at, left, access);
-        self.walk(iova, length, access, |at, _, left| find(at, left)).map_err(|fault| *fault)
+        match self.hit(iova, length, access) {
+            Some(_) => Ok(()),
+            None => self.check_pieces(iova, length, access).map_err(|fault| *fault),
+        }
+    }
+
+    #[inline(never)]
+    fn check_pieces(
+        &self,
+        iova: Iova,
+        length: usize,
+        access: DmaAccess,
+    ) -> Result<(), Box<DmaFault>> {
+        self.walk(iova, length, access, |at, _, left| {
+            self.piece(&self.find(at, access)?, at, left, access)
+        })
     }
 
     /// The process addresses that an access would reach, in order: address and bytes of each piece.
@@ -134,6 +151,10 @@ impl BusMaster {
                 Ok(())
             });
         }
+        if let Some(translation) = self.hit(iova, length, access) {
+            each(translation.vaddr_of(iova), length);
+            return Ok(());
+        }
         let walk = self.walk(iova, length, access, |at, _, left| {
             let translation = self.find(at, access)?;
             let bytes = self.piece(&translation, at, left, access)?;
@@ -141,6 +162,19 @@ impl BusMaster {
             Ok(bytes)
         });
         walk.map_err(|fault| self.log(fault))
+    }
+
+    /// The translation of an access that lies in one mapping and is in order: the usual case, on the shortest
+    /// way.
+    #[inline]
+    fn hit(&self, iova: Iova, length: usize, access: DmaAccess) -> Option<Translation> {
+        let last = Iova(iova.0.checked_add((length as u64).checked_sub(1)?)?);
+        let (found, _) = self.group.bus.find(&self.port, &self.shared.page_tables, iova)?;
+        let in_order = last <= found.iova.last()
+            && last <= self.highest
+            && access.is_allowed(found.attributes.access())
+            && self.is_enabled();
+        in_order.then_some(found)
     }
 
     /// Runs `copy` on each piece: with the memory, the address, the bytes before this piece, and its own.
@@ -218,6 +252,7 @@ impl BusMaster {
 
     /// Cuts an access into pieces that lie in one mapping each, in order. `go` gets the address of a piece,
     /// the bytes before it and those from it on, and answers how many are in it.
+    #[inline]
     fn walk(
         &self,
         iova: Iova,
@@ -244,6 +279,7 @@ impl BusMaster {
     }
 
     /// How many of `left` bytes at `at` lie in the mapping, if it allows the access.
+    #[inline]
     fn piece(
         &self,
         by: &Translation,
@@ -251,7 +287,7 @@ impl BusMaster {
         left: usize,
         access: DmaAccess,
     ) -> Result<usize, Box<DmaFault>> {
-        let (mapping, allowed) = (by.iova, by.access);
+        let (mapping, allowed) = (by.iova, by.attributes.access());
         if !access.is_allowed(allowed) {
             return Err(self.fault(at, access, FaultCause::NotAllowed { mapping, allowed }));
         }
@@ -260,8 +296,9 @@ impl BusMaster {
         Ok(left.min(inside.saturating_add(1)))
     }
 
+    #[inline]
     fn find(&self, at: Iova, access: DmaAccess) -> Result<Translation, Box<DmaFault>> {
-        match self.group.bus.find(&self.shared.page_tables, at) {
+        match self.group.bus.find(&self.port, &self.shared.page_tables, at) {
             Some((translation, _)) => Ok(translation),
             None => {
                 let found = self.look_up(at).map_err(|cause| self.fault(at, access, cause))?;
@@ -277,8 +314,9 @@ impl BusMaster {
         access: DmaAccess,
         known: &'a mut KnownOwners,
     ) -> Result<(Translation, &'a Process), Box<DmaFault>> {
-        let found = self.group.bus.find(&self.shared.page_tables, at);
-        let known_one = found.and_then(|(by, stamp)| Some((by, known.place_of(&by, stamp)?)));
+        let found = self.group.bus.find(&self.port, &self.shared.page_tables, at);
+        let known_one =
+            found.and_then(|(by, generation)| Some((by, known.place_of(&by, generation)?)));
         let (translation, place) = match known_one {
             Some(found) => found,
             None => {

@@ -248,7 +248,7 @@ impl Type1 {
         let last = Iova(at.0.saturating_add(page.bytes() - 1)).min(mapping.iova.last());
         let part = IovaRange::new(at, last).unwrap_or(mapping.iova);
         let charge = Charge { exempt: mapping.exempt || !charge_it, already: 0, page };
-        let (owner, vaddrs) = (self.mappings.owner(&mapping), mapping.vaddrs_of(&part));
+        let (owner, vaddrs) = (self.mappings.owner(mapping.owner), mapping.vaddrs_of(&part));
         let charged = pin_only(owner, vaddrs, mapping.access, charge, &self.injector)
             .map_err(|error| PinPagesError::Pin { iova: at, error })?;
         if charged == 0 {
@@ -291,7 +291,7 @@ impl Type1 {
             }
             extra.pins.remove(&at);
             if uncharge_it && mapping.locked_pages > 0 {
-                self.mappings.owner(&mapping).uncharge(1);
+                self.mappings.owner(mapping.owner).uncharge(1);
                 mapping.locked_pages -= 1;
                 self.mappings.update(&mapping);
             }
@@ -334,7 +334,7 @@ impl Type1 {
         let page = self.page();
         let mapping = self.mappings.containing(at);
         let mapping = mapping.ok_or(DmaRwError::NotMapped { iova: at })?;
-        let owner = self.mappings.owner(&mapping);
+        let owner = self.mappings.owner(mapping.owner);
         let write = matches!(copy, Transfer::Write(_));
         if !mapping.access.reads() || (write && !mapping.access.writes()) {
             return Err(DmaRwError::NoAccess { iova: at, mapped: mapping.access, write });

@@ -80,6 +80,7 @@ mod range;
 // What threads meet at.
 mod arena;
 mod sync;
+mod version;
 
 // What a host reserves, and which kernel looks at it.
 mod kernel;
@@ -122,6 +123,7 @@ mod bus;
 mod dma;
 mod fault;
 mod history;
+mod iotlb;
 mod watch;
 
 // The files a program opens.

@@ -468,7 +468,7 @@ impl Type1 {
     /// Moves the charge to another process, under its limit; the same process keeps it as it is
     /// (spec 5.4).
     fn hand_over(&mut self, mapping: &mut Mapping, caller: &Arc<Process>) -> Result<(), MapError> {
-        if Arc::ptr_eq(self.mappings.owner(mapping), caller) {
+        if Arc::ptr_eq(self.mappings.owner(mapping.owner), caller) {
             return Ok(());
         }
         let exempt = caller.cap_ipc_lock();
@@ -477,7 +477,7 @@ impl Type1 {
         let full = MapError::TableFull { mappings: self.mappings.len() };
         let new = self.mappings.add_owner(caller).ok_or(full)?;
         caller.lock_pages(pages);
-        self.mappings.owner(mapping).uncharge(pages);
+        self.mappings.owner(mapping.owner).uncharge(pages);
         self.mappings.drop_owner(mapping.owner);
         *mapping = Mapping { owner: new, exempt, ..*mapping };
         Ok(())

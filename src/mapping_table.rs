@@ -16,7 +16,7 @@ use crate::mapping::{Extra, Mapping};
 use crate::owners::Owners;
 use crate::page_size::PageSize;
 use crate::page_table::{
-    Attributes, Block, ENTRIES, Entry, Locked, OwnerId, PageTable, PageTables,
+    Attributes, Block, ENTRIES, Locked, OwnerId, PageTable, PageTables, Translation,
 };
 use crate::process::Process;
 use crate::range::IovaRange;
@@ -63,7 +63,7 @@ impl MappingTable {
             spare: Vec::new(),
             made: 1,
             count: 0,
-            hints_for: ENTRIES,
+            hints_for: ENTRIES + 1,
             owners: Owners::default(),
             extras: BTreeMap::new(),
             charges: BTreeMap::new(),
@@ -81,8 +81,8 @@ impl MappingTable {
     }
 
     /// The process that a mapping belongs to.
-    pub(crate) fn owner(&self, mapping: &Mapping) -> &Arc<Process> {
-        self.owners.get(mapping.owner)
+    pub(crate) fn owner(&self, owner: OwnerId) -> &Arc<Process> {
+        self.owners.get(owner)
     }
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = Mapping> {
@@ -90,7 +90,7 @@ impl MappingTable {
     }
 
     /// The entry of the mapping that contains `iova`, as devices see it.
-    pub(crate) fn entry(&self, iova: Iova) -> Option<Entry> {
+    pub(crate) fn entry(&self, iova: Iova) -> Option<Translation> {
         let at = self.place_of(iova)?;
         at.block.entry(at.place)
     }
@@ -199,11 +199,9 @@ impl MappingTable {
         self.owners.add(process)
     }
 
-    /// Undoes [`Self::add_owner`].
+    /// Undoes [`Self::add_owner`]. The number may be another process's then.
     pub(crate) fn drop_owner(&mut self, owner: OwnerId) {
-        if self.owners.drop(owner) {
-            self.pages.count_vacated();
-        }
+        self.owners.drop(owner);
     }
 
     /// Adds a mapping that overlaps no other; the caller has checked, and added its owner.
@@ -292,7 +290,7 @@ impl MappingTable {
     /// Where the entry lies that holds `iova`.
     fn place_of(&self, iova: Iova) -> Option<Place<'_>> {
         if let Some((number, block, place)) = self.pages.hinted(iova)
-            && block.range(place).is_some_and(|range| range.contains(iova))
+            && block.entry(place).is_some_and(|entry| entry.iova.contains(iova))
         {
             return Some(Place { number, block, place });
         }
@@ -332,7 +330,7 @@ impl MappingTable {
     /// Makes two blocks of one that is full, and returns which one `first` lies in. Where mappings are
     /// added in order, the block they leave behind stays nearly full.
     fn split(&mut self, number: u32, first: Iova) -> u32 {
-        let entries: Vec<(usize, Entry)> = self.block(number).ascending().collect();
+        let entries: Vec<(usize, Translation)> = self.block(number).ascending().collect();
         let below = entries.iter().filter(|(_, entry)| entry.iova.first() < first).count();
         let kept = match below {
             0 => ENTRIES / 8,
@@ -367,7 +365,7 @@ impl MappingTable {
         self.by_low.remove(&part.first());
         self.by_low.remove(&self.block(other).part().first());
         self.give(other, both);
-        let entries: Vec<(usize, Entry)> = self.block(number).ascending().collect();
+        let entries: Vec<(usize, Translation)> = self.block(number).ascending().collect();
         for (place, entry) in entries {
             self.carry(&entry, other);
             self.block(number).clear(place);
@@ -377,7 +375,7 @@ impl MappingTable {
 
     /// Puts an entry into another block as well; the caller clears the old one. Devices find one of them
     /// at any time.
-    fn carry(&self, entry: &Entry, to: u32) {
+    fn carry(&self, entry: &Translation, to: u32) {
         if let Some(place) = self.block(to).vacant() {
             self.block(to).set(place, entry);
             self.pages.hint(entry.iova.first(), to, place);
@@ -407,20 +405,20 @@ impl MappingTable {
         self.spare.push(number);
     }
 
-    /// When there are many more mappings than before, hints are spread out as they lie now: here.
-    #[cold]
-    fn renew_hints(&mut self, entries: &[(usize, Entry)]) {
+    /// When there are twice as many mappings, makes room for hints to twice as many again, and spreads
+    /// them out as mappings lie now: here. More mappings may come between these, or behind them.
+    fn renew_hints(&mut self, entries: &[(usize, Translation)]) {
         if self.count < self.hints_for {
             return;
         }
-        self.hints_for = 2 * self.count;
+        self.hints_for = (2 * self.count).next_power_of_two();
         if let [(_, first), .., (_, last)] = entries {
             let stride = (last.iova.first().0 - first.iova.first().0) / (entries.len() as u64 - 1);
-            self.pages.renew_hints(self.hints_for, stride);
+            self.pages.renew_hints(self.hints_for, stride / 2);
         }
     }
 
-    fn pack(&mut self, mapping: &Mapping) -> Entry {
+    fn pack(&mut self, mapping: &Mapping) -> Translation {
         let Mapping { iova, vaddr, owner, locked_pages, access, .. } = *mapping;
         let Mapping { exempt, vaddr_invalid, iommu_mapped, memory_epoch, .. } = *mapping;
         if !self.charges.is_empty() {
@@ -434,16 +432,16 @@ impl MappingTable {
                 Locked::Counted
             }
         };
-        let attributes =
-            Attributes { access, exempt, vaddr_invalid, iommu_mapped, locked, owner, memory_epoch };
-        Entry { iova, vaddr, attributes }
+        let attributes = Attributes::new(access, locked, owner, memory_epoch)
+            .with_exempt(exempt)
+            .with_vaddr_invalid(vaddr_invalid)
+            .with_iommu_mapped(iommu_mapped);
+        Translation { iova, vaddr, attributes }
     }
 
-    fn unpack(&self, entry: &Entry) -> Mapping {
-        let Entry { iova, vaddr, attributes } = *entry;
-        let Attributes { access, exempt, vaddr_invalid, iommu_mapped, owner, memory_epoch, .. } =
-            attributes;
-        let locked_pages = match attributes.locked {
+    fn unpack(&self, entry: &Translation) -> Mapping {
+        let Translation { iova, vaddr, attributes } = *entry;
+        let locked_pages = match attributes.locked() {
             Locked::Nothing => 0,
             Locked::All => iova.pages(self.cpu_page),
             Locked::Counted => self.charges.get(&iova.first()).copied().unwrap_or(0),
@@ -451,13 +449,13 @@ impl MappingTable {
         Mapping {
             iova,
             vaddr,
-            owner,
+            owner: attributes.owner(),
             locked_pages,
-            access,
-            exempt,
-            vaddr_invalid,
-            iommu_mapped,
-            memory_epoch,
+            access: attributes.access(),
+            exempt: attributes.exempt(),
+            vaddr_invalid: attributes.vaddr_invalid(),
+            iommu_mapped: attributes.iommu_mapped(),
+            memory_epoch: attributes.memory_epoch(),
         }
     }
 
@@ -501,7 +499,6 @@ impl Drop for MappingTable {
             let places: Vec<usize> = block.ascending().map(|(place, _)| place).collect();
             places.into_iter().for_each(|place| block.clear(place));
         }
-        self.pages.count_vacated();
         self.pages.set_suspect(false);
         self.home.0.give_back(self.home.1);
     }

@@ -37,16 +37,15 @@ impl Owners {
         Some(OwnerId(owner))
     }
 
-    /// Counts one mapping less. Whether the number is free for another process.
-    pub(crate) fn drop(&mut self, owner: OwnerId) -> bool {
-        let Some(slot) = self.slots.get_mut(owner.0 as usize) else { return false };
-        let Some((_, mappings)) = slot else { return false };
-        *mappings -= 1;
-        let vacant = *mappings == 0;
-        if vacant {
-            *slot = None;
+    /// Counts one mapping less. With the last one the number is free for another process.
+    pub(crate) fn drop(&mut self, owner: OwnerId) {
+        let Some(slot) = self.slots.get_mut(owner.0 as usize) else { return };
+        if let Some((_, mappings)) = slot {
+            *mappings -= 1;
+            if *mappings == 0 {
+                *slot = None;
+            }
         }
-        vacant
     }
 
     /// How many mappings all of them have.

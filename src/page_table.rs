@@ -14,10 +14,12 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 use crate::addr::{Iova, Vaddr};
 use crate::arena::Arena;
-use crate::memory::Access;
-use crate::range::IovaRange;
+use crate::changes::MemoryChange;
+use crate::memory::{Access, Memory};
+use crate::range::{IovaRange, VaddrRange};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::version::Version;
 
 /// Entries of a block. With its head it is eight cache lines long. loom's models have to be small.
 pub(crate) const ENTRIES: usize = if cfg!(loom) { 1 } else { 15 };
@@ -28,32 +30,39 @@ const CHUNK: u32 = if cfg!(loom) { 1 } else { 8 };
 /// Where an entry lies: its block, and in the low bits its place there.
 const PLACE_BITS: u32 = 4;
 
-/// How often a disturbed look is repeated before the container's lock is taken instead.
-const LOOKS: usize = if cfg!(loom) { 1 } else { 8 };
-
-/// A mapping as devices see it.
+/// A mapping as devices use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct Translation {
     pub(crate) iova: IovaRange,
     pub(crate) vaddr: Vaddr,
     pub(crate) attributes: Attributes,
 }
 
-/// The rest of an entry; in the table, a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Attributes {
-    pub(crate) access: Access,
-    /// The mapping was made with CAP_IPC_LOCK, so later pins through it have no limit either.
-    pub(crate) exempt: bool,
-    /// An UNMAP with flag VADDR has taken the process address away.
-    pub(crate) vaddr_invalid: bool,
-    /// Pinned and entered into the container's domains.
-    pub(crate) iommu_mapped: bool,
-    pub(crate) locked: Locked,
-    pub(crate) owner: OwnerId,
-    /// The epoch of the owner's memory when the mapping got its pages.
-    pub(crate) memory_epoch: u32,
+impl Translation {
+    /// The process address that `iova`, which lies in the mapping, stands for.
+    pub(crate) fn vaddr_of(&self, iova: Iova) -> Vaddr {
+        Vaddr(self.vaddr.0.wrapping_add(iova.0.wrapping_sub(self.iova.first().0)))
+    }
+
+    /// What happened to the memory behind `part` of the mapping since it was mapped.
+    pub(crate) fn change_behind(
+        &self,
+        memory: &dyn Memory,
+        part: &IovaRange,
+    ) -> Option<(VaddrRange, MemoryChange)> {
+        if self.attributes.vaddr_invalid() {
+            // The pages stay, whatever happens at the old address.
+            return None;
+        }
+        let vaddrs = VaddrRange::new(self.vaddr_of(part.first()), self.vaddr_of(part.last()))?;
+        memory.changes()?.since(self.attributes.memory_epoch(), &vaddrs)
+    }
 }
+
+/// The rest of a translation, in a word. From the low bits up: what devices may do, flags, how many pages
+/// are charged, the owner, and the epoch of its memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attributes(u64);
 
 /// How many pages of a mapping are charged to its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,46 +83,142 @@ impl OwnerId {
 }
 
 impl Attributes {
+    const READ: u64 = 1;
+    const WRITE: u64 = 1 << 1;
     const EXEMPT: u64 = 1 << 2;
     const VADDR_INVALID: u64 = 1 << 3;
     const IOMMU_MAPPED: u64 = 1 << 4;
+    const ALL_LOCKED: u64 = 1 << 5;
+    const COUNTED: u64 = 1 << 6;
+    const OWNER_SHIFT: u32 = 8;
+    const EPOCH_SHIFT: u32 = 32;
 
-    fn word(self) -> u64 {
-        let flag = |set: bool, bit: u64| if set { bit } else { 0 };
-        let access = u64::from(self.access.reads()) | u64::from(self.access.writes()) << 1;
-        let locked = match self.locked {
-            Locked::Nothing => 0,
-            Locked::All => 1,
-            Locked::Counted => 2,
+    /// Of a mapping that no flag is set for.
+    pub(crate) fn new(access: Access, locked: Locked, owner: OwnerId, memory_epoch: u32) -> Self {
+        let access = match access {
+            Access::Read => Self::READ,
+            Access::Write => Self::WRITE,
+            Access::ReadWrite => Self::READ | Self::WRITE,
         };
-        access
-            | flag(self.exempt, Self::EXEMPT)
-            | flag(self.vaddr_invalid, Self::VADDR_INVALID)
-            | flag(self.iommu_mapped, Self::IOMMU_MAPPED)
-            | locked << 5
-            | u64::from(self.owner.0) << 8
-            | u64::from(self.memory_epoch) << 32
+        let locked = match locked {
+            Locked::Nothing => 0,
+            Locked::All => Self::ALL_LOCKED,
+            Locked::Counted => Self::COUNTED,
+        };
+        let owner = u64::from(owner.0) << Self::OWNER_SHIFT;
+        Self(access | locked | owner | u64::from(memory_epoch) << Self::EPOCH_SHIFT)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the parts of a word")]
-    fn from_word(word: u64) -> Self {
-        Self {
-            access: match word & 3 {
-                1 => Access::Read,
-                2 => Access::Write,
-                _ => Access::ReadWrite,
-            },
-            exempt: word & Self::EXEMPT != 0,
-            vaddr_invalid: word & Self::VADDR_INVALID != 0,
-            iommu_mapped: word & Self::IOMMU_MAPPED != 0,
-            locked: match word >> 5 & 3 {
-                0 => Locked::Nothing,
-                1 => Locked::All,
-                _ => Locked::Counted,
-            },
-            owner: OwnerId((word >> 8) as u32 & ((1 << OwnerId::BITS) - 1)),
-            memory_epoch: (word >> 32) as u32,
+    fn with(self, flag: u64, set: bool) -> Self {
+        Self(if set { self.0 | flag } else { self.0 })
+    }
+
+    fn has(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+
+    /// Made with CAP_IPC_LOCK, so later pins through the mapping have no limit either.
+    pub(crate) fn with_exempt(self, exempt: bool) -> Self {
+        self.with(Self::EXEMPT, exempt)
+    }
+
+    /// An UNMAP with flag VADDR has taken the process address away.
+    pub(crate) fn with_vaddr_invalid(self, invalid: bool) -> Self {
+        self.with(Self::VADDR_INVALID, invalid)
+    }
+
+    /// Pinned and entered into the container's domains.
+    pub(crate) fn with_iommu_mapped(self, mapped: bool) -> Self {
+        self.with(Self::IOMMU_MAPPED, mapped)
+    }
+
+    pub(crate) fn exempt(self) -> bool {
+        self.has(Self::EXEMPT)
+    }
+
+    pub(crate) fn vaddr_invalid(self) -> bool {
+        self.has(Self::VADDR_INVALID)
+    }
+
+    pub(crate) fn iommu_mapped(self) -> bool {
+        self.has(Self::IOMMU_MAPPED)
+    }
+
+    pub(crate) fn access(self) -> Access {
+        match (self.has(Self::READ), self.has(Self::WRITE)) {
+            (true, false) => Access::Read,
+            (false, true) => Access::Write,
+            _ => Access::ReadWrite,
         }
+    }
+
+    pub(crate) fn locked(self) -> Locked {
+        match (self.has(Self::ALL_LOCKED), self.has(Self::COUNTED)) {
+            (true, _) => Locked::All,
+            (false, true) => Locked::Counted,
+            (false, false) => Locked::Nothing,
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "it is cut to its bits")]
+    pub(crate) fn owner(self) -> OwnerId {
+        OwnerId((self.0 >> Self::OWNER_SHIFT) as u32 & ((1 << OwnerId::BITS) - 1))
+    }
+
+    /// The epoch of the owner's memory when the mapping got its pages.
+    pub(crate) fn memory_epoch(self) -> u32 {
+        (self.0 >> Self::EPOCH_SHIFT) as u32
+    }
+}
+
+/// A translation as threads share it.
+#[derive(Debug)]
+pub(crate) struct Words {
+    first: AtomicU64,
+    last: AtomicU64,
+    vaddr: AtomicU64,
+    attributes: AtomicU64,
+}
+
+impl Words {
+    /// Of no address: the first one is above the last one.
+    pub(crate) fn empty() -> Self {
+        let [first, last, vaddr, attributes] = [u64::MAX, 0, 0, 0].map(AtomicU64::new);
+        Self { first, last, vaddr, attributes }
+    }
+
+    pub(crate) fn set(&self, translation: &Translation) {
+        let Translation { iova, vaddr, attributes } = translation;
+        self.first.store(iova.first().0, Ordering::Relaxed);
+        self.last.store(iova.last().0, Ordering::Relaxed);
+        self.vaddr.store(vaddr.0, Ordering::Relaxed);
+        self.attributes.store(attributes.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.first.store(u64::MAX, Ordering::Relaxed);
+        self.last.store(0, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn range(&self) -> Option<IovaRange> {
+        let [first, last] = [&self.first, &self.last].map(|end| end.load(Ordering::Relaxed));
+        IovaRange::new(Iova(first), Iova(last))
+    }
+
+    /// What there is, whatever the address.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<Translation> {
+        let iova = self.range()?;
+        let vaddr = Vaddr(self.vaddr.load(Ordering::Relaxed));
+        let attributes = Attributes(self.attributes.load(Ordering::Relaxed));
+        Some(Translation { iova, vaddr, attributes })
+    }
+
+    /// The translation of `iova`, if this is one.
+    #[inline]
+    pub(crate) fn translation(&self, iova: Iova) -> Option<Translation> {
+        self.get().filter(|translation| translation.iova.contains(iova))
     }
 }
 
@@ -121,50 +226,24 @@ impl Attributes {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Block {
-    /// Odd while the block is changed.
-    version: AtomicU64,
+    version: Version,
     /// Its part of the space, inclusive; a block that is not in use has a low end above the high one.
     low: AtomicU64,
     high: AtomicU64,
     /// A bit for each entry that is live.
     live: AtomicU64,
-    /// Of an entry that is not live, above the last address: so it holds no address.
-    firsts: [AtomicU64; ENTRIES],
-    lasts: [AtomicU64; ENTRIES],
-    vaddrs: [AtomicU64; ENTRIES],
-    attributes: [AtomicU64; ENTRIES],
+    entries: [Words; ENTRIES],
 }
 
 impl Block {
     fn new() -> Self {
-        let words = |value| std::array::from_fn(|_| AtomicU64::new(value));
         Self {
-            version: AtomicU64::new(0),
+            version: Version::new(),
             low: AtomicU64::new(u64::MAX),
             high: AtomicU64::new(0),
             live: AtomicU64::new(0),
-            firsts: words(u64::MAX),
-            lasts: words(0),
-            vaddrs: words(0),
-            attributes: words(0),
+            entries: std::array::from_fn(|_| Words::empty()),
         }
-    }
-
-    /// What `look` makes of the block; `None` if it was changed meanwhile.
-    fn read<T>(&self, look: impl FnOnce(&Self) -> T) -> Option<T> {
-        let version = self.version.load(Ordering::Acquire);
-        let seen = look(self);
-        fence(Ordering::Acquire);
-        let same = self.version.load(Ordering::Relaxed) == version;
-        (same && version.is_multiple_of(2)).then_some(seen)
-    }
-
-    fn write(&self, change: impl FnOnce(&Self)) {
-        let version = self.version.load(Ordering::Relaxed);
-        self.version.store(version.wrapping_add(1), Ordering::Relaxed);
-        fence(Ordering::Release);
-        change(self);
-        self.version.store(version.wrapping_add(2), Ordering::Release);
     }
 
     /// Its part of the space; of a block that is not in use, all of it.
@@ -173,13 +252,11 @@ impl Block {
         IovaRange::new(low, high).unwrap_or_else(IovaRange::full)
     }
 
-    /// Gives it another part of the space, or none.
+    /// Gives it another part of the space, or none. Devices do not look at it.
     pub(crate) fn set_part(&self, part: Option<IovaRange>) {
         let (low, high) = part.map_or((u64::MAX, 0), |part| (part.first().0, part.last().0));
-        self.write(|block| {
-            block.low.store(low, Ordering::Relaxed);
-            block.high.store(high, Ordering::Relaxed);
-        });
+        self.low.store(low, Ordering::Relaxed);
+        self.high.store(high, Ordering::Relaxed);
     }
 
     fn has(&self, iova: Iova) -> bool {
@@ -197,69 +274,41 @@ impl Block {
         (place < ENTRIES).then_some(place)
     }
 
-    fn first(&self, place: usize) -> u64 {
-        self.firsts[place].load(Ordering::Relaxed)
-    }
-
-    fn last(&self, place: usize) -> u64 {
-        self.lasts[place].load(Ordering::Relaxed)
-    }
-
-    /// The addresses of the entry at `place`, if it is live.
-    pub(crate) fn range(&self, place: usize) -> Option<IovaRange> {
-        IovaRange::new(Iova(self.first(place)), Iova(self.last(place)))
-    }
-
-    /// The entry at `place`, if it is live.
-    pub(crate) fn entry(&self, place: usize) -> Option<Entry> {
-        Some(Entry {
-            iova: self.range(place)?,
-            vaddr: Vaddr(self.vaddrs[place].load(Ordering::Relaxed)),
-            attributes: Attributes::from_word(self.attributes[place].load(Ordering::Relaxed)),
-        })
+    pub(crate) fn entry(&self, place: usize) -> Option<Translation> {
+        self.entries[place].get()
     }
 
     /// The place of the entry that holds `iova`.
     pub(crate) fn place_of(&self, iova: Iova) -> Option<usize> {
-        (0..ENTRIES).find(|place| self.first(*place) <= iova.0 && iova.0 <= self.last(*place))
+        let holds = |entry: &Words| entry.range().is_some_and(|range| range.contains(iova));
+        self.entries.iter().position(holds)
     }
 
     /// The live entries and their places, by address.
-    pub(crate) fn ascending(&self) -> impl DoubleEndedIterator<Item = (usize, Entry)> {
+    pub(crate) fn ascending(&self) -> impl DoubleEndedIterator<Item = (usize, Translation)> {
         let mut places: [usize; ENTRIES] = std::array::from_fn(|place| place);
-        places.sort_unstable_by_key(|place| self.first(*place));
+        places.sort_unstable_by_key(|place| self.entries[*place].first.load(Ordering::Relaxed));
         places.into_iter().filter_map(|place| Some((place, self.entry(place)?)))
     }
 
     /// Whether an entry shares an address with `range`.
     pub(crate) fn is_taken(&self, range: &IovaRange) -> bool {
-        let shares = |place: usize| {
-            let (first, last) = (self.first(place), self.last(place));
+        self.entries.iter().fold(false, |taken, entry| {
+            let [first, last] = [&entry.first, &entry.last].map(|end| end.load(Ordering::Relaxed));
             // All three are looked at: their outcomes are hard to foretell one by one.
-            (first <= range.last().0) & (last >= range.first().0) & (first <= last)
-        };
-        (0..ENTRIES).fold(false, |taken, place| taken | shares(place))
+            taken | (first <= range.last().0) & (last >= range.first().0) & (first <= last)
+        })
     }
 
     /// Writes an entry, in a vacant place or over an older one.
-    pub(crate) fn set(&self, place: usize, entry: &Entry) {
-        self.write(|block| {
-            block.firsts[place].store(entry.iova.first().0, Ordering::Relaxed);
-            block.lasts[place].store(entry.iova.last().0, Ordering::Relaxed);
-            block.vaddrs[place].store(entry.vaddr.0, Ordering::Relaxed);
-            block.attributes[place].store(entry.attributes.word(), Ordering::Relaxed);
-            let live = block.live.load(Ordering::Relaxed) | 1 << place;
-            block.live.store(live, Ordering::Relaxed);
-        });
+    pub(crate) fn set(&self, place: usize, translation: &Translation) {
+        self.version.write(|| self.entries[place].set(translation));
+        self.live.store(self.live.load(Ordering::Relaxed) | 1 << place, Ordering::Relaxed);
     }
 
     pub(crate) fn clear(&self, place: usize) {
-        self.write(|block| {
-            block.firsts[place].store(u64::MAX, Ordering::Relaxed);
-            block.lasts[place].store(0, Ordering::Relaxed);
-            let live = block.live.load(Ordering::Relaxed) & !(1 << place);
-            block.live.store(live, Ordering::Relaxed);
-        });
+        self.version.write(|| self.entries[place].clear());
+        self.live.store(self.live.load(Ordering::Relaxed) & !(1 << place), Ordering::Relaxed);
     }
 }
 
@@ -270,15 +319,14 @@ type Chunk = Box<[Block; CHUNK as usize]>;
 pub(crate) struct PageTable {
     chunks: Arena<Chunk>,
     hints: Hints,
-    /// How often the number of an owner became free for another one.
-    vacated: AtomicU64,
     /// Whether the container remembers a MAP that it refused.
     suspect: AtomicBool,
 }
 
 impl PageTable {
     /// The block of this number, which has been made.
-    pub(crate) fn block(&self, number: u32) -> Option<&Block> {
+    #[inline]
+    fn block(&self, number: u32) -> Option<&Block> {
         Some(&self.chunks.get(number / CHUNK)?[(number % CHUNK) as usize])
     }
 
@@ -288,21 +336,25 @@ impl PageTable {
         &self.chunks.get_or_make(number / CHUNK, make)[(number % CHUNK) as usize]
     }
 
-    /// The entry that holds `iova`. `None` if none is found without a lock: then the container knows.
-    pub(crate) fn find(&self, iova: Iova) -> Option<Entry> {
-        (0..LOOKS).find_map(|_| {
-            let (number, hinted) = self.hints.get(iova);
-            let block = self.block(number)?;
-            let holds = |place| block.range(place).is_some_and(|range| range.contains(iova));
-            block.read(|block| match holds(hinted) {
-                true => block.entry(hinted),
-                false => {
-                    let place = block.place_of(iova)?;
-                    self.hint(iova, number, place);
-                    block.entry(place)
-                }
-            })
-        })?
+    /// The translation of `iova`, if it is where the hint says. `None` also if the block was written
+    /// meanwhile.
+    #[inline]
+    pub(crate) fn find(&self, iova: Iova) -> Option<Translation> {
+        let (number, place) = self.hints.get(iova);
+        let block = self.block(number)?;
+        let hinted = block.version.read(|| block.entries.get(place)?.translation(iova))?;
+        if hinted.is_some() { hinted } else { self.search(iova, number, block) }
+    }
+
+    #[inline(never)]
+    fn search(&self, iova: Iova, number: u32, block: &Block) -> Option<Translation> {
+        let found = block.version.read(|| {
+            let place = block.place_of(iova)?;
+            Some((place, block.entry(place)?))
+        });
+        let (place, translation) = found??;
+        self.hint(iova, number, place);
+        Some(translation)
     }
 
     /// Where `iova` was found last: for the thread that changes the table. The place may be wrong, the
@@ -318,14 +370,9 @@ impl PageTable {
         self.hints.set(iova, block, place);
     }
 
-    /// Begins anew with hints, for `mappings` mappings that start about `stride` bytes apart.
-    pub(crate) fn renew_hints(&self, mappings: usize, stride: u64) {
-        self.hints.begin(mappings, stride);
-    }
-
-    /// A number that changes before an owner's number is given to another one.
-    pub(crate) fn vacated(&self) -> u64 {
-        self.vacated.load(Ordering::Acquire)
+    /// Begins anew with hints: `count` of them, for addresses that are `stride` bytes apart.
+    pub(crate) fn renew_hints(&self, count: usize, stride: u64) {
+        self.hints.begin(count, stride);
     }
 
     /// Whether the container remembers a MAP that it refused.
@@ -338,41 +385,41 @@ impl PageTable {
             self.suspect.store(suspect, Ordering::Release);
         }
     }
-
-    pub(crate) fn count_vacated(&self) {
-        self.vacated.fetch_add(1, Ordering::Release);
-    }
 }
 
 /// Where entries were found last, by the address.
 #[derive(Debug)]
 struct Hints {
-    /// Tables of 1, 4, 16... hints. A larger one takes the place of the one before.
+    /// Tables of 1, 2, 4... hints. A larger one takes the place of the one before.
     tables: [OnceLock<Box<[AtomicU32]>>; TABLES],
     /// Which table is in use, and in the low bits by how much addresses are shifted to index it.
     current: AtomicU32,
 }
 
-/// 4^15 hints are enough for every limit on mappings.
-const TABLES: usize = 16;
+/// 2^31 hints are enough for every limit on mappings.
+const TABLES: usize = 32;
 const SHIFT_BITS: u32 = 6;
 
 impl Default for Hints {
     fn default() -> Self {
         let hints = Self { tables: Default::default(), current: AtomicU32::new(0) };
-        hints.begin(0, 1);
+        hints.begin(1, 1);
         hints
     }
 }
 
 impl Hints {
+    #[inline]
     fn at(&self, iova: Iova) -> Option<&AtomicU32> {
         let current = self.current.load(Ordering::Acquire);
-        let table = self.tables[(current >> SHIFT_BITS) as usize].get()?;
-        let index = (iova.0 >> (current & ((1 << SHIFT_BITS) - 1))) as usize;
-        table.get(index & (table.len() - 1))
+        let table = current >> SHIFT_BITS;
+        let hints = self.tables.get(table as usize)?.get()?;
+        let page = iova.0 >> (current & ((1 << SHIFT_BITS) - 1));
+        // What wraps around goes between what was there before, if addresses are spaced out.
+        hints.get((page ^ page >> table) as usize & (hints.len() - 1))
     }
 
+    #[inline]
     fn get(&self, iova: Iova) -> (u32, usize) {
         let hint = self.at(iova).map_or(0, |hint| hint.load(Ordering::Relaxed));
         (hint >> PLACE_BITS, (hint & ((1 << PLACE_BITS) - 1)) as usize)
@@ -385,13 +432,12 @@ impl Hints {
         }
     }
 
-    fn begin(&self, mappings: usize, stride: u64) {
-        let fits = |table: &usize| mappings <= 1 << (2 * table);
-        let table = (0..TABLES).find(fits).unwrap_or(TABLES - 1);
-        let make = || (0..1_usize << (2 * table)).map(|_| AtomicU32::new(0)).collect();
-        self.tables[table].get_or_init(make);
+    fn begin(&self, count: usize, stride: u64) {
+        let table = count.next_power_of_two().ilog2().min(TABLES as u32 - 1);
+        let make = || (0..1_usize << table).map(|_| AtomicU32::new(0)).collect();
+        self.tables[table as usize].get_or_init(make);
         let shift = stride.max(1).ilog2();
-        self.current.store((table as u32) << SHIFT_BITS | shift, Ordering::Release);
+        self.current.store(table << SHIFT_BITS | shift, Ordering::Release);
     }
 }
 
@@ -406,6 +452,7 @@ pub(crate) struct PageTables {
 
 impl PageTables {
     /// The table of this number.
+    #[inline]
     pub(crate) fn get(&self, number: u32) -> Option<&PageTable> {
         self.tables.get(number).map(|table| &**table)
     }

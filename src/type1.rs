@@ -156,7 +156,7 @@ impl Type1 {
     /// Removes a mapping, and takes it off all accounts.
     pub(crate) fn remove_mapping(&mut self, mapping: &Mapping) {
         self.mappings.remove(mapping);
-        self.mappings.owner(mapping).uncharge(mapping.locked_pages);
+        self.mappings.owner(mapping.owner).uncharge(mapping.locked_pages);
         self.mappings.drop_owner(mapping.owner);
         self.removed.add(mapping.iova);
         self.entries_left = self.entries_left.saturating_add(1);

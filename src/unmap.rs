@@ -388,7 +388,7 @@ impl Type1 {
         let stops_at_foreign = self.behaviours().unmap_stops_at_foreign_mm;
         let mut removed: u64 = 0;
         while let Some(mapping) = self.next_to_unmap(request) {
-            if stops_at_foreign && !Arc::ptr_eq(self.mappings.owner(&mapping), caller) {
+            if stops_at_foreign && !Arc::ptr_eq(self.mappings.owner(mapping.owner), caller) {
                 break;
             }
             let iova = mapping.iova;
