@@ -82,15 +82,19 @@ impl Bus {
         tables: &PageTables,
         iova: Iova,
     ) -> Option<(Translation, u64)> {
-        let generation = self.generation();
-        match port.iotlb.find(iova, generation) {
-            Some(translation) => Some((translation, generation)),
-            None => self.find_in_table(port, tables, iova),
-        }
+        self.find_cached(port, iova).or_else(|| self.find_in_table(port, tables, iova))
     }
 
+    /// [`Self::find`] in the IOTLB alone.
     #[inline]
-    fn find_in_table(
+    pub(crate) fn find_cached(&self, port: &Port, iova: Iova) -> Option<(Translation, u64)> {
+        let generation = self.generation();
+        port.iotlb.find(iova, generation).map(|translation| (translation, generation))
+    }
+
+    /// [`Self::find`] in the page table alone.
+    #[inline]
+    pub(crate) fn find_in_table(
         &self,
         port: &Port,
         tables: &PageTables,

@@ -427,17 +427,20 @@ impl State {
 impl Core {
     /// Ends a call: if it `changed` what devices reach, or another call did that is not done yet, waits
     /// for the accesses that run.
+    #[inline]
     fn settle(&self, state: MutexGuard<'_, State>, changed: bool) {
-        if changed {
-            state.groups.iter().chain(&state.leaving).for_each(|group| group.bus.renew());
-        } else if self.settling.load(Ordering::Relaxed) == 0 {
+        if changed || self.settling.load(Ordering::Relaxed) != 0 {
+            self.wait_for_accesses(state);
+        }
+    }
+
+    fn wait_for_accesses(&self, state: MutexGuard<'_, State>) {
+        state.groups.iter().chain(&state.leaving).for_each(|group| group.bus.renew());
+        let groups = || state.groups.iter().chain(&state.leaving);
+        if groups().all(|group| group.bus.is_quiet()) {
             return;
         }
-        let groups = state.groups.iter().chain(&state.leaving);
-        let busy: Vec<Arc<Group>> = groups.filter(|group| !group.bus.is_quiet()).cloned().collect();
-        if busy.is_empty() {
-            return;
-        }
+        let busy: Vec<Arc<Group>> = groups().cloned().collect();
         self.settling.fetch_add(1, Ordering::Relaxed);
         drop(state);
         busy.iter().for_each(|group| group.bus.settle());

@@ -151,8 +151,8 @@ impl BusMaster {
                 Ok(())
             });
         }
-        if let Some(translation) = self.hit(iova, length, access) {
-            each(translation.vaddr_of(iova), length);
+        if let Some(vaddr) = self.hit(iova, length, access) {
+            each(vaddr, length);
             return Ok(());
         }
         let walk = self.walk(iova, length, access, |at, _, left| {
@@ -164,17 +164,31 @@ impl BusMaster {
         walk.map_err(|fault| self.log(fault))
     }
 
-    /// The translation of an access that lies in one mapping and is in order: the usual case, on the shortest
-    /// way.
+    /// The process address of an access that lies in one mapping and is in order: the usual case, on the
+    /// shortest way.
     #[inline]
-    fn hit(&self, iova: Iova, length: usize, access: DmaAccess) -> Option<Translation> {
+    fn hit(&self, iova: Iova, length: usize, access: DmaAccess) -> Option<Vaddr> {
         let last = Iova(iova.0.checked_add((length as u64).checked_sub(1)?)?);
-        let (found, _) = self.group.bus.find(&self.port, &self.shared.page_tables, iova)?;
-        let in_order = last <= found.iova.last()
-            && last <= self.highest
-            && access.is_allowed(found.attributes.access())
-            && self.is_enabled();
-        in_order.then_some(found)
+        if last > self.highest || !self.is_enabled() {
+            return None;
+        }
+        match self.group.bus.find_cached(&self.port, iova) {
+            Some((found, _)) => Self::in_order(&found, iova, last, access),
+            None => self.hit_in_table(iova, last, access),
+        }
+    }
+
+    #[inline(never)]
+    fn hit_in_table(&self, iova: Iova, last: Iova, access: DmaAccess) -> Option<Vaddr> {
+        let bus = &self.group.bus;
+        let (found, _) = bus.find_in_table(&self.port, &self.shared.page_tables, iova)?;
+        Self::in_order(&found, iova, last, access)
+    }
+
+    #[inline]
+    fn in_order(by: &Translation, iova: Iova, last: Iova, access: DmaAccess) -> Option<Vaddr> {
+        let allowed = access.is_allowed(by.attributes.access());
+        (last <= by.iova.last() && allowed).then(|| by.vaddr_of(iova))
     }
 
     /// Runs `copy` on each piece: with the memory, the address, the bytes before this piece, and its own.

@@ -94,6 +94,7 @@ impl History {
 
     /// A MAP of `iova` went through: what was refused there before is settled. So is what was refused
     /// with EEXIST for the same memory: its program heeded that, and took another place.
+    #[inline]
     pub(crate) fn mapped(&mut self, iova: &IovaRange, request: &MapDma) {
         if self.refused.is_empty() {
             return;
@@ -108,6 +109,7 @@ impl History {
     }
 
     /// An UNMAP went through: what was refused there before is settled.
+    #[inline]
     pub(crate) fn unmapped(&mut self, request: &UnmapDma) {
         if !self.refused.is_empty()
             && let Some(range) = request.removes()
@@ -117,6 +119,7 @@ impl History {
     }
 
     /// Whether a MAP was refused that no later call has settled.
+    #[inline]
     pub(crate) fn has_refusals(&self) -> bool {
         !self.refused.is_empty()
     }

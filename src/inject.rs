@@ -122,26 +122,33 @@ impl Injector {
     }
 
     /// A passage of [`Point::Map`]: if it shall fail, which one it is and its errno.
+    #[inline]
     pub(crate) fn map(&self, iova: IovaRange) -> Option<(u64, Errno)> {
         self.pass(Point::Map, || format!("MAP of iova {iova}"))
     }
 
     /// A passage of [`Point::Pin`].
+    #[inline]
     pub(crate) fn pin(&self, at: Vaddr) -> Result<(), PinError> {
         let failed = self.pass(Point::Pin, || format!("pinning memory from {at} on"));
         failed.map_or(Ok(()), |(nth, errno)| Err(PinError::Injected { at, nth, errno }))
     }
 
     /// A passage of [`Point::Allocation`].
+    #[inline]
     pub(crate) fn allocate(&self, what: Allocation) -> Result<(), OutOfMemory> {
         let failed = self.pass(Point::Allocation, || format!("allocating {what}"));
         failed.map_or(Ok(()), |(nth, _)| Err(OutOfMemory { what, nth }))
     }
 
+    #[inline]
     fn pass(&self, point: Point, what: impl FnOnce() -> String) -> Option<(u64, Errno)> {
-        if !self.active.load(Ordering::Relaxed) {
-            return None;
-        }
+        if self.active.load(Ordering::Relaxed) { self.pass_with_plan(point, what) } else { None }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pass_with_plan(&self, point: Point, what: impl FnOnce() -> String) -> Option<(u64, Errno)> {
         let mut state = self.lock();
         let passages = &mut state.passages[point as usize];
         *passages += 1;

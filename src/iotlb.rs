@@ -82,6 +82,6 @@ impl Iotlb {
     fn slot(&self, iova: Iova) -> &Slot {
         let page = (iova.0 >> PAGE_SHIFT) as usize;
         // Buffers at large powers of two must not share a slot.
-        &self.slots[(page ^ page >> 9 ^ page >> 18) % SLOTS]
+        &self.slots[(page ^ page >> 9) % SLOTS]
     }
 }

@@ -51,6 +51,7 @@ impl IovaList {
 
     /// Whether MAP of `iova` is allowed: the list is empty, or one range holds all of it
     /// (`vfio_iommu_iova_dma_valid`; spec 5.1 step 10).
+    #[inline]
     pub fn allows(&self, iova: &IovaRange) -> bool {
         if self.is_empty() {
             return true;

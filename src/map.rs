@@ -262,6 +262,7 @@ enum Purpose {
 }
 
 impl Request {
+    #[inline]
     fn parse(raw: &MapDma, behaviours: &Behaviours) -> Result<Self, MapError> {
         let MapDma { iova, vaddr, size, flags } = *raw;
         let vaddr_flag = if behaviours.update_vaddr { MapDma::VADDR } else { 0 };
@@ -284,6 +285,7 @@ impl Request {
 }
 
 impl Purpose {
+    #[inline]
     fn parse(flags: u32) -> Result<Self, MapError> {
         match (flags & MapDma::READ != 0, flags & MapDma::WRITE != 0, flags & MapDma::VADDR != 0) {
             (true, false, false) => Ok(Self::Map(Access::Read)),
@@ -342,10 +344,11 @@ impl Type1 {
         let memory_epoch = caller.memory_epoch();
         let exempt = caller.cap_ipc_lock();
         let locked_pages = self.pin_and_enter(caller, request, access, exempt)?;
-        let extra = self.extra_of(&iova, page)?;
+        let extra = if self.tracking { Some(self.extra_of(&iova, page)?) } else { None };
         // Numbers of owners run out after millions of processes; no rule is closer to it.
-        let full = MapError::TableFull { mappings: self.mappings.len() };
-        let owner = self.mappings.add_owner(caller).ok_or(full)?;
+        let owner = self.mappings.add_owner(caller);
+        let full = || MapError::TableFull { mappings: self.mappings.len() };
+        let owner = owner.ok_or_else(full)?;
         caller.lock_pages(locked_pages);
         self.mappings.insert(&Mapping {
             iova,
@@ -366,17 +369,15 @@ impl Type1 {
     }
 
     /// What a new mapping has while dirty tracking is on.
-    fn extra_of(&self, iova: &IovaRange, page: PageSize) -> Result<Option<Extra>, MapError> {
-        if !self.tracking {
-            return Ok(None);
-        }
+    fn extra_of(&self, iova: &IovaRange, page: PageSize) -> Result<Extra, MapError> {
         let mut extra = Extra::default();
         let too_large = MapError::TooLargeToTrack { pages: iova.pages(page) };
         extra.start_tracking(iova, page).ok_or(too_large)?;
         self.allocate_to_map(*iova, Allocation::DirtyBitmap)?;
-        Ok(Some(extra))
+        Ok(extra)
     }
 
+    #[inline]
     fn allocate_to_map(&self, iova: IovaRange, what: Allocation) -> Result<(), MapError> {
         self.injector.allocate(what).map_err(|error| MapError::NoMemory { iova, error })
     }
@@ -386,6 +387,7 @@ impl Type1 {
         iova.next().is_some() || self.behaviours().search_reaches_top
     }
 
+    #[inline]
     fn check_free(&self, iova: IovaRange) -> Result<(), MapError> {
         if self.mappings.is_free(&iova) {
             return Ok(());

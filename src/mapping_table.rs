@@ -8,6 +8,7 @@
 //!
 //! No policy here: whether a mapping may be made or removed is decided in `map` and `unmap`.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::mapping::{Extra, Mapping};
 use crate::owners::Owners;
 use crate::page_size::PageSize;
 use crate::page_table::{
-    Attributes, Block, ENTRIES, Locked, OwnerId, PageTable, PageTables, Translation,
+    Attributes, Block, Blocks, ENTRIES, Locked, OwnerId, PageTable, PageTables, Translation,
 };
 use crate::process::Process;
 use crate::range::IovaRange;
@@ -25,6 +26,8 @@ use crate::reserved::ReservedRegion;
 #[derive(Debug)]
 pub(crate) struct MappingTable {
     pages: Arc<PageTable>,
+    /// Its blocks.
+    blocks: Blocks,
     /// Where `pages` goes back to, under which number.
     home: (Arc<PageTables>, u32),
     /// The blocks in use, by the lowest address of their part of the space.
@@ -33,6 +36,8 @@ pub(crate) struct MappingTable {
     spare: Vec<u32>,
     made: u32,
     count: usize,
+    /// The block and the place looked at last: calls come back to where they were.
+    recent: Cell<(u32, usize)>,
     /// When there are more mappings than this, hints are due for renewal.
     hints_for: usize,
     owners: Owners,
@@ -55,14 +60,18 @@ impl MappingTable {
     /// An empty table, which takes a page table of the host's.
     pub(crate) fn new(home: &Arc<PageTables>, cpu_page: PageSize) -> Self {
         let (number, pages) = home.take();
-        pages.make_block(0).set_part(Some(IovaRange::full()));
+        let mut blocks = Blocks::default();
+        pages.add_chunk(&mut blocks);
+        blocks.get(0).set_part(Some(IovaRange::full()));
         Self {
             pages,
+            blocks,
             home: (Arc::clone(home), number),
             by_low: BTreeMap::from([(Iova(0), 0)]),
             spare: Vec::new(),
             made: 1,
             count: 0,
+            recent: Cell::new((0, 0)),
             hints_for: ENTRIES + 1,
             owners: Owners::default(),
             extras: BTreeMap::new(),
@@ -81,6 +90,7 @@ impl MappingTable {
     }
 
     /// The process that a mapping belongs to.
+    #[inline]
     pub(crate) fn owner(&self, owner: OwnerId) -> &Arc<Process> {
         self.owners.get(owner)
     }
@@ -90,20 +100,23 @@ impl MappingTable {
     }
 
     /// The entry of the mapping that contains `iova`, as devices see it.
+    #[inline]
     pub(crate) fn entry(&self, iova: Iova) -> Option<Translation> {
         let at = self.place_of(iova)?;
         at.block.entry(at.place)
     }
 
     /// The mapping that contains `iova`.
+    #[inline]
     pub(crate) fn containing(&self, iova: Iova) -> Option<Mapping> {
         self.entry(iova).map(|entry| self.unpack(&entry))
     }
 
     /// Whether no mapping shares an address with `range`.
+    #[inline]
     pub(crate) fn is_free(&self, range: &IovaRange) -> bool {
         let (_, block) = self.block_of(range.first());
-        match range.last() <= block.part().last() {
+        match range.last() <= block.part().last() && range.size().is_some() {
             true => !block.is_taken(range),
             false => self.overlapping(range).next().is_none(),
         }
@@ -139,6 +152,7 @@ impl MappingTable {
     }
 
     /// The mapping that `range` would cut in two, and the end of the range that lies inside it.
+    #[inline]
     pub(crate) fn cut_by(&self, range: &IovaRange) -> Option<(Mapping, Iova)> {
         let at_start = self.containing(range.first());
         if let Some(mapping) = at_start {
@@ -205,6 +219,7 @@ impl MappingTable {
     }
 
     /// Adds a mapping that overlaps no other; the caller has checked, and added its owner.
+    #[inline]
     pub(crate) fn insert(&mut self, mapping: &Mapping) {
         debug_assert!(self.is_free(&mapping.iova), "mappings overlap");
         let entry = self.pack(mapping);
@@ -215,7 +230,7 @@ impl MappingTable {
         let block = self.block(number);
         if let Some(place) = place.or_else(|| block.vacant()) {
             block.set(place, &entry);
-            self.pages.hint(mapping.iova.first(), number, place);
+            self.note(mapping.iova.first(), number, place);
             self.count += 1;
         }
     }
@@ -229,6 +244,7 @@ impl MappingTable {
     }
 
     /// Takes out a mapping, its charge and what else it has; its owner stays until it is dropped.
+    #[inline]
     pub(crate) fn remove(&mut self, mapping: &Mapping) {
         let first = mapping.iova.first();
         let Some(Place { number, block, place }) = self.place_of(first) else { return };
@@ -247,11 +263,13 @@ impl MappingTable {
     }
 
     /// What few mappings have, of the mapping that starts at `first`.
+    #[inline]
     pub(crate) fn extra(&self, first: Iova) -> Option<&Extra> {
         if self.extras.is_empty() { None } else { self.extras.get(&first) }
     }
 
     /// How many pages of that mapping emulated devices have pinned.
+    #[inline]
     pub(crate) fn pin_count(&self, first: Iova) -> u64 {
         self.extra(first).map_or(0, |extra| extra.pins.len() as u64)
     }
@@ -273,35 +291,51 @@ impl MappingTable {
         self.extras.retain(|_, extra| !extra.is_empty());
     }
 
+    #[inline]
     fn block(&self, number: u32) -> &Block {
-        self.pages.make_block(number)
+        self.blocks.get(number)
     }
 
     /// The block whose part of the space `iova` is in.
+    #[inline]
     fn block_of(&self, iova: Iova) -> (u32, &Block) {
-        if let Some((number, block, _)) = self.pages.hinted(iova) {
-            return (number, block);
+        let (number, _) = self.recent.get();
+        let block = self.block(number);
+        if block.has(iova) { (number, block) } else { self.find_block(iova) }
+    }
+
+    #[inline(never)]
+    fn find_block(&self, iova: Iova) -> (u32, &Block) {
+        let (mut number, mut place) = self.pages.hinted(iova);
+        // A new container's page table may have another one's hints.
+        if number >= self.blocks.count() || !self.block(number).has(iova) {
+            let found = self.by_low.range(..=iova).next_back();
+            (number, place) = (found.map_or(0, |(_, number)| *number), 0);
         }
-        let number = self.by_low.range(..=iova).next_back().map_or(0, |(_, number)| *number);
-        self.pages.hint(iova, number, 0);
+        self.recent.set((number, place));
         (number, self.block(number))
     }
 
     /// Where the entry lies that holds `iova`.
+    #[inline]
     fn place_of(&self, iova: Iova) -> Option<Place<'_>> {
-        if let Some((number, block, place)) = self.pages.hinted(iova)
-            && block.entry(place).is_some_and(|entry| entry.iova.contains(iova))
-        {
-            return Some(Place { number, block, place });
-        }
         let (number, block) = self.block_of(iova);
-        let place = block.place_of(iova)?;
-        self.pages.hint(iova, number, place);
+        let (_, place) = self.recent.get();
+        let place = if block.holds(place, iova) { place } else { block.place_of(iova)? };
+        self.note(iova, number, place);
         Some(Place { number, block, place })
+    }
+
+    /// Remembers where the entry lies that holds `iova`.
+    #[inline]
+    fn note(&self, iova: Iova, number: u32, place: usize) {
+        self.recent.set((number, place));
+        self.pages.hint(iova, number, place);
     }
 
     /// Sees to it that the block which `range` starts in has room for it; returns its number.
     #[cold]
+    #[inline(never)]
     fn make_room(&mut self, number: u32, range: &IovaRange) -> u32 {
         while self.block(number).part().last() < range.last() {
             self.widen(number, range.last());
@@ -395,6 +429,9 @@ impl MappingTable {
 
     fn unused(&mut self) -> u32 {
         self.spare.pop().unwrap_or_else(|| {
+            if self.made == self.blocks.count() {
+                self.pages.add_chunk(&mut self.blocks);
+            }
             self.made += 1;
             self.made - 1
         })
@@ -418,6 +455,7 @@ impl MappingTable {
         }
     }
 
+    #[inline]
     fn pack(&mut self, mapping: &Mapping) -> Translation {
         let Mapping { iova, vaddr, owner, locked_pages, access, .. } = *mapping;
         let Mapping { exempt, vaddr_invalid, iommu_mapped, memory_epoch, .. } = *mapping;
@@ -439,6 +477,7 @@ impl MappingTable {
         Translation { iova, vaddr, attributes }
     }
 
+    #[inline]
     fn unpack(&self, entry: &Translation) -> Mapping {
         let Translation { iova, vaddr, attributes } = *entry;
         let locked_pages = match attributes.locked() {

@@ -16,12 +16,14 @@ pub(crate) struct Owners {
 impl Owners {
     /// The process of a number that a mapping has.
     #[expect(clippy::expect_used, reason = "a mapping counts in its owner's slot, which it keeps")]
+    #[inline]
     pub(crate) fn get(&self, owner: OwnerId) -> &Arc<Process> {
         let slot = self.slots.get(owner.0 as usize).and_then(Option::as_ref);
         &slot.expect("a mapping has an owner").0
     }
 
     /// Counts one more mapping of `process`. `None` when no number is left for it.
+    #[inline]
     pub(crate) fn add(&mut self, process: &Arc<Process>) -> Option<OwnerId> {
         let is = |slot: &Option<(Arc<Process>, usize)>| {
             slot.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, process))
@@ -38,6 +40,7 @@ impl Owners {
     }
 
     /// Counts one mapping less. With the last one the number is free for another process.
+    #[inline]
     pub(crate) fn drop(&mut self, owner: OwnerId) {
         let Some(slot) = self.slots.get_mut(owner.0 as usize) else { return };
         if let Some((_, mappings)) = slot {

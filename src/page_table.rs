@@ -94,6 +94,7 @@ impl Attributes {
     const EPOCH_SHIFT: u32 = 32;
 
     /// Of a mapping that no flag is set for.
+    #[inline]
     pub(crate) fn new(access: Access, locked: Locked, owner: OwnerId, memory_epoch: u32) -> Self {
         let access = match access {
             Access::Read => Self::READ,
@@ -247,6 +248,7 @@ impl Block {
     }
 
     /// Its part of the space; of a block that is not in use, all of it.
+    #[inline]
     pub(crate) fn part(&self) -> IovaRange {
         let [low, high] = [&self.low, &self.high].map(|end| Iova(end.load(Ordering::Relaxed)));
         IovaRange::new(low, high).unwrap_or_else(IovaRange::full)
@@ -259,7 +261,8 @@ impl Block {
         self.high.store(high, Ordering::Relaxed);
     }
 
-    fn has(&self, iova: Iova) -> bool {
+    #[inline]
+    pub(crate) fn has(&self, iova: Iova) -> bool {
         let [low, high] = [&self.low, &self.high].map(|end| end.load(Ordering::Relaxed));
         low <= iova.0 && iova.0 <= high
     }
@@ -269,13 +272,21 @@ impl Block {
     }
 
     /// A place for one more entry.
+    #[inline]
     pub(crate) fn vacant(&self) -> Option<usize> {
         let place = self.live.load(Ordering::Relaxed).trailing_ones() as usize;
         (place < ENTRIES).then_some(place)
     }
 
+    #[inline]
     pub(crate) fn entry(&self, place: usize) -> Option<Translation> {
         self.entries[place].get()
+    }
+
+    /// Whether the entry at `place` holds `iova`.
+    #[inline]
+    pub(crate) fn holds(&self, place: usize, iova: Iova) -> bool {
+        self.entries[place].range().is_some_and(|range| range.contains(iova))
     }
 
     /// The place of the entry that holds `iova`.
@@ -291,28 +302,48 @@ impl Block {
         places.into_iter().filter_map(|place| Some((place, self.entry(place)?)))
     }
 
-    /// Whether an entry shares an address with `range`.
+    /// Whether an entry shares an address with `range`, which is not the whole space.
+    #[inline]
     pub(crate) fn is_taken(&self, range: &IovaRange) -> bool {
         self.entries.iter().fold(false, |taken, entry| {
             let [first, last] = [&entry.first, &entry.last].map(|end| end.load(Ordering::Relaxed));
-            // All three are looked at: their outcomes are hard to foretell one by one.
-            taken | (first <= range.last().0) & (last >= range.first().0) & (first <= last)
+            // Both are looked at: their outcomes are hard to foretell one by one.
+            taken | (first <= range.last().0) & (last >= range.first().0)
         })
     }
 
     /// Writes an entry, in a vacant place or over an older one.
+    #[inline]
     pub(crate) fn set(&self, place: usize, translation: &Translation) {
         self.version.write(|| self.entries[place].set(translation));
         self.live.store(self.live.load(Ordering::Relaxed) | 1 << place, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn clear(&self, place: usize) {
         self.version.write(|| self.entries[place].clear());
         self.live.store(self.live.load(Ordering::Relaxed) & !(1 << place), Ordering::Relaxed);
     }
 }
 
-type Chunk = Box<[Block; CHUNK as usize]>;
+type Chunk = Arc<[Block; CHUNK as usize]>;
+
+/// Blocks as the thread has them that changes the table: all there are, at hand.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks(Vec<Chunk>);
+
+impl Blocks {
+    /// How many there are.
+    pub(crate) fn count(&self) -> u32 {
+        self.0.len() as u32 * CHUNK
+    }
+
+    /// The block of this number, which is below the count.
+    #[inline]
+    pub(crate) fn get(&self, number: u32) -> &Block {
+        &self.0[(number / CHUNK) as usize][(number % CHUNK) as usize]
+    }
+}
 
 /// The blocks of a container, and the hints.
 #[derive(Debug, Default)]
@@ -330,10 +361,16 @@ impl PageTable {
         Some(&self.chunks.get(number / CHUNK)?[(number % CHUNK) as usize])
     }
 
-    /// The block of this number, made if it is not there.
-    pub(crate) fn make_block(&self, number: u32) -> &Block {
-        let make = || Box::new(std::array::from_fn(|_| Block::new()));
-        &self.chunks.get_or_make(number / CHUNK, make)[(number % CHUNK) as usize]
+    /// Adds a chunk of blocks to those that a table's owner has, in order.
+    pub(crate) fn add_chunk(&self, chunks: &mut Blocks) {
+        let number = chunks.0.len() as u32;
+        chunks.0.push(self.make_chunk(number));
+    }
+
+    /// The chunk of this number, made if it is not there.
+    fn make_chunk(&self, number: u32) -> Chunk {
+        let make = || Arc::new(std::array::from_fn(|_| Block::new()));
+        Arc::clone(self.chunks.get_or_make(number, make))
     }
 
     /// The translation of `iova`, if it is where the hint says. `None` also if the block was written
@@ -357,15 +394,14 @@ impl PageTable {
         Some(translation)
     }
 
-    /// Where `iova` was found last: for the thread that changes the table. The place may be wrong, the
-    /// block has that part of the space.
-    pub(crate) fn hinted(&self, iova: Iova) -> Option<(u32, &Block, usize)> {
-        let (number, place) = self.hints.get(iova);
-        let block = self.block(number).filter(|block| block.has(iova))?;
-        Some((number, block, place))
+    /// The block and the place where `iova` was found last, or perhaps another address.
+    #[inline]
+    pub(crate) fn hinted(&self, iova: Iova) -> (u32, usize) {
+        self.hints.get(iova)
     }
 
     /// Remembers where the entry lies that holds `iova`.
+    #[inline]
     pub(crate) fn hint(&self, iova: Iova, block: u32, place: usize) {
         self.hints.set(iova, block, place);
     }
@@ -426,6 +462,7 @@ impl Hints {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "a place has few bits")]
+    #[inline]
     fn set(&self, iova: Iova, block: u32, place: usize) {
         if let Some(hint) = self.at(iova) {
             hint.store(block << PLACE_BITS | place as u32, Ordering::Relaxed);

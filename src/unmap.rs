@@ -281,11 +281,12 @@ impl Type1 {
         raw: &UnmapDma,
     ) -> Result<Unmapped, UnmapError> {
         let request = self.parse_unmap(raw)?;
-        self.check_cuts(&request)?;
+        let start = self.mappings.containing(request.range.first());
+        self.check_cuts(&request, start)?;
         match request.purpose {
-            Purpose::InvalidateVaddr => self.invalidate_vaddrs(&request).map(Unmapped::Done),
-            Purpose::Remove => self.remove(caller, &request, None),
-            Purpose::RemoveReporting(bitmap) => self.remove(caller, &request, Some(bitmap)),
+            Purpose::InvalidateVaddr => self.invalidate_vaddrs(&request, start).map(Unmapped::Done),
+            Purpose::Remove => self.remove(caller, &request, start, None),
+            Purpose::RemoveReporting(bitmap) => self.remove(caller, &request, start, Some(bitmap)),
         }
     }
 
@@ -333,8 +334,9 @@ impl Type1 {
     }
 
     /// v2 refuses a range whose ends lie inside mappings (spec 6.1 step 9).
-    fn check_cuts(&self, request: &Request) -> Result<(), UnmapError> {
-        if request.all || self.version == Type1Version::V1 {
+    fn check_cuts(&self, request: &Request, start: Option<Mapping>) -> Result<(), UnmapError> {
+        let exact = start.is_some_and(|mapping| mapping.iova == request.range);
+        if exact || request.all || self.version == Type1Version::V1 {
             return Ok(());
         }
         match self.mappings.cut_by(&request.range) {
@@ -346,8 +348,12 @@ impl Type1 {
     }
 
     /// Takes the process address of each mapping in the range away, or of none (spec 6.3).
-    fn invalidate_vaddrs(&mut self, request: &Request) -> Result<u64, UnmapError> {
-        let first = self.next_to_unmap(request).map(|mapping| mapping.iova.first());
+    fn invalidate_vaddrs(
+        &mut self,
+        request: &Request,
+        start: Option<Mapping>,
+    ) -> Result<u64, UnmapError> {
+        let first = self.next_to_unmap(request, start).map(|mapping| mapping.iova.first());
         let Some(range) = first.and_then(|first| IovaRange::new(first, request.range.last()))
         else {
             return Ok(0);
@@ -366,15 +372,15 @@ impl Type1 {
         Ok(bytes)
     }
 
-    /// The lowest mapping that the range touches. In v1 a range that starts inside a mapping
+    /// The lowest mapping that the range touches; `start` is the one at its first address, if known. In v1 a range that starts inside a mapping
     /// reaches nothing at all, not even what lies behind it (spec 6.2).
-    fn next_to_unmap(&self, request: &Request) -> Option<Mapping> {
+    fn next_to_unmap(&self, request: &Request, start: Option<Mapping>) -> Option<Mapping> {
         let at_top = request.range.next().is_none() && !request.all;
         if at_top && self.behaviours().unmap_at_top == UnmapAtTop::FindsNothing {
             return None;
         }
-        self.mappings
-            .first_overlap(&request.range)
+        start
+            .or_else(|| self.mappings.first_overlap(&request.range))
             .filter(|mapping| mapping.iova.first() >= request.range.first())
     }
 
@@ -382,12 +388,13 @@ impl Type1 {
         &mut self,
         caller: &Arc<Process>,
         request: &Request,
+        mut start: Option<Mapping>,
         bitmap: Option<UserBitmap>,
     ) -> Result<Unmapped, UnmapError> {
         let base = request.range.first();
         let stops_at_foreign = self.behaviours().unmap_stops_at_foreign_mm;
         let mut removed: u64 = 0;
-        while let Some(mapping) = self.next_to_unmap(request) {
+        while let Some(mapping) = self.next_to_unmap(request, start.take()) {
             if stops_at_foreign && !Arc::ptr_eq(self.mappings.owner(mapping.owner), caller) {
                 break;
             }
