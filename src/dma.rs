@@ -18,11 +18,11 @@ use crate::fault::{DmaAccess, DmaFault, FaultCause, Refusal, Removal};
 use crate::host::{Group, GroupId};
 use crate::iova_list::is_excluded;
 use crate::memory::{Fault, Memory};
-use crate::page_table::Translation;
 use crate::process::Process;
 use crate::range::{IovaRange, RangeError};
 use crate::reserved::ReservedRegion;
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::translation::Translation;
 use crate::vfio::Shared;
 use crate::watch::Mistake;
 

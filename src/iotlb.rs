@@ -5,8 +5,8 @@
 //! removed: it is good while the generation is the same.
 
 use crate::addr::Iova;
-use crate::page_table::{Translation, Words};
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::translation::{Translation, Words};
 use crate::version::Version;
 
 /// How many translations are kept: queues, descriptors, and a ring of buffers.

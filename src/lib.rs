@@ -100,6 +100,7 @@ mod plan;
 
 // The valid list, and the mappings checked against it.
 mod bitmap;
+mod hints;
 mod iova_list;
 mod mapping;
 mod mapping_table;
@@ -107,6 +108,7 @@ mod obstacle;
 mod owners;
 mod page_table;
 mod pin;
+mod translation;
 mod type1;
 
 // One operation each.

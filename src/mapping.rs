@@ -7,8 +7,8 @@ use crate::addr::{Iova, Vaddr};
 use crate::bitmap::DirtyBitmap;
 use crate::memory::Access;
 use crate::page_size::PageSize;
-use crate::page_table::OwnerId;
 use crate::range::{IovaRange, VaddrRange};
+use crate::translation::OwnerId;
 
 /// A mapping in a container, as users see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

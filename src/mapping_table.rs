@@ -16,12 +16,11 @@ use crate::addr::Iova;
 use crate::mapping::{Extra, Mapping};
 use crate::owners::Owners;
 use crate::page_size::PageSize;
-use crate::page_table::{
-    Attributes, Block, Blocks, ENTRIES, Locked, OwnerId, PageTable, PageTables, Translation,
-};
+use crate::page_table::{Block, Blocks, ENTRIES, PageTable, PageTables};
 use crate::process::Process;
 use crate::range::IovaRange;
 use crate::reserved::ReservedRegion;
+use crate::translation::{Attributes, Locked, OwnerId, Translation};
 
 #[derive(Debug)]
 pub(crate) struct MappingTable {
@@ -560,7 +559,7 @@ mod tests {
         table: MappingTable,
         model: Vec<Mapping>,
         process: Arc<Process>,
-        charged: u64,
+        made: u32,
     }
 
     impl Both {
@@ -568,7 +567,7 @@ mod tests {
             let page = PageSize::new(1).unwrap();
             let process = Process::new(Arc::new(ModelMemory::new()));
             let table = MappingTable::new(&Arc::default(), page);
-            Self { table, model: Vec::new(), process, charged: 0 }
+            Self { table, model: Vec::new(), process, made: 0 }
         }
 
         /// Maps `iova` if it is free; otherwise removes what is in the way, or some of it.
@@ -591,19 +590,23 @@ mod tests {
         }
 
         fn map(&mut self, iova: IovaRange) {
-            self.charged += 1;
+            self.made += 1;
+            let made = self.made;
+            let (locked_pages, access) = match made % 3 {
+                0 => (0, Access::Read),
+                1 => (iova.pages(self.table.cpu_page), Access::Write),
+                _ => (u64::from(made), Access::ReadWrite),
+            };
             let mapping = Mapping {
                 iova,
-                vaddr: Vaddr(self.charged << 32),
+                vaddr: Vaddr(u64::from(made) << 32),
                 owner: self.table.add_owner(&self.process).unwrap(),
-                // Nothing, all, or something else.
-                locked_pages: [0, iova.pages(self.table.cpu_page), self.charged]
-                    [self.charged as usize % 3],
-                access: [Access::Read, Access::Write, Access::ReadWrite][self.charged as usize % 3],
-                exempt: self.charged % 2 == 0,
-                vaddr_invalid: self.charged % 5 == 0,
+                locked_pages,
+                access,
+                exempt: made.is_multiple_of(2),
+                vaddr_invalid: made.is_multiple_of(5),
                 iommu_mapped: true,
-                memory_epoch: u32::MAX - self.charged as u32,
+                memory_epoch: u32::MAX - made,
             };
             self.table.insert(&mapping);
             self.model.push(mapping);

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use crate::page_table::OwnerId;
 use crate::process::Process;
+use crate::translation::OwnerId;
 
 #[derive(Debug, Default)]
 pub(crate) struct Owners {

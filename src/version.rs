@@ -45,3 +45,70 @@ impl Version {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// Two values that are written together, and never differ for a reader.
+    struct Both {
+        version: Version,
+        values: [AtomicU64; 2],
+    }
+
+    impl Both {
+        fn new() -> Arc<Self> {
+            let values = [0, 0].map(AtomicU64::new);
+            Arc::new(Self { version: Version::new(), values })
+        }
+
+        fn store(&self, value: u64) {
+            self.values.iter().for_each(|half| half.store(value, Ordering::Relaxed));
+        }
+
+        fn check(&self) {
+            let load = || [0, 1].map(|half: usize| self.values[half].load(Ordering::Relaxed));
+            if let Some([one, other]) = self.version.read(load) {
+                assert_eq!(one, other, "the values are from two moments");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_from_one_moment() {
+        loom::model(|| {
+            let both = Both::new();
+            let reader = Arc::clone(&both);
+            let reads = loom::thread::spawn(move || reader.check());
+            (1..3).for_each(|value| both.version.write(|| both.store(value)));
+            reads.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn of_two_that_try_to_write_one_does() {
+        loom::model(|| {
+            let both = Both::new();
+            let other = Arc::clone(&both);
+            let writes = loom::thread::spawn(move || other.version.try_write(|| other.store(1)));
+            both.version.try_write(|| both.store(2));
+            both.check();
+            writes.join().unwrap();
+            both.check();
+        });
+    }
+
+    /// The models can fail.
+    #[test]
+    #[should_panic(expected = "from two moments")]
+    fn without_a_version_halves_are_seen() {
+        loom::model(|| {
+            let both = Both::new();
+            let reader = Arc::clone(&both);
+            let reads = loom::thread::spawn(move || reader.check());
+            both.store(1);
+            reads.join().unwrap();
+        });
+    }
+}
