@@ -13,10 +13,10 @@
 use std::sync::{Arc, PoisonError, TryLockError, Weak};
 
 use crate::addr::Iova;
-use crate::container::Core;
 use crate::iotlb::Iotlb;
 use crate::page_table::{PageTable, PageTables};
 use crate::process::Process;
+use crate::state::Core;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard, pause};
 use crate::translation::{OwnerId, Translation};

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use crate::container::Core;
 use crate::range::IovaRange;
+use crate::state::Core;
 
 /// What an emulated device is called with before its pages are unmapped: the whole mapping.
 pub(crate) type UnmapCallback = Arc<dyn Fn(&Unpinner<'_>, IovaRange) + Send + Sync>;

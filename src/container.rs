@@ -2,26 +2,19 @@
 //! The container: `/dev/vfio/vfio`, once opened (`drivers/vfio/container.c`; spec 1).
 //!
 //! A container starts empty. Groups are put into it (`group`), SET_IOMMU gives it a driver, and the
-//! driver goes when the last group leaves. This file owns that state machine and the lock around
-//! it; what the type1 driver does is in its own files.
-//!
-//! Locks are taken in one order: group, container.
+//! driver goes when the last group leaves. This file is what a program asks of it; what there is to ask
+//! is in `state`, what the type1 driver does in files of its own.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::addr::Iova;
 use crate::attach::AttachError;
-use crate::bus::Found;
-use crate::callback::{Callbacks, UnmapCallback, Unpinner};
-use crate::claim::{AddGroupError, check_claim};
+use crate::callback::Unpinner;
 use crate::dirty::{DirtyError, DirtyPages};
-use crate::dma::Miss;
-use crate::ending::Ending;
 use crate::errno::Errno;
 use crate::extension::{self, advertises};
-use crate::fault::{Refusal, RemovedBy};
-use crate::history::History;
+use crate::fault::RemovedBy;
 use crate::host::{Group, GroupId};
 use crate::info::Info;
 use crate::inject::{Allocation, OutOfMemory};
@@ -30,13 +23,10 @@ use crate::map::{MapDma, MapError};
 use crate::mapping::MappingInfo;
 use crate::process::Process;
 use crate::range::IovaRange;
-use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::{Mutex, MutexGuard};
-use crate::translation::Translation;
+use crate::state::{Core, Driver, Kind};
 use crate::type1::{NoType1, Type1, Type1Version};
 use crate::unmap::{UnmapDma, UnmapError, Unmapped};
 use crate::vfio::Shared;
-use crate::watch::{LiveMappings, Watch};
 
 /// How often an emulated device may be told again to unpin one mapping (spec 6.2).
 const MAX_RETRIES: u32 = 10;
@@ -54,32 +44,6 @@ pub struct Container {
 /// What the descriptors of a container share: it goes with the last one.
 struct OpenFile {
     core: Arc<Core>,
-}
-
-/// What descriptors and groups share.
-pub(crate) struct Core {
-    shared: Arc<Shared>,
-    state: Mutex<State>,
-    /// How many calls have removed something that accesses may still run through. Other calls wait for
-    /// those accesses too, as a kernel's calls wait for each other.
-    settling: AtomicU32,
-}
-
-struct State {
-    /// In the order in which they were added.
-    groups: Vec<Arc<Group>>,
-    /// Groups that were here, and whose devices may still be at it.
-    leaving: Vec<Arc<Group>>,
-    driver: Driver,
-    callbacks: Callbacks,
-    history: History,
-    ending: Ending,
-}
-
-enum Driver {
-    None,
-    Type1(Box<Type1>),
-    NoIommu,
 }
 
 /// Why SET_IOMMU was refused: one variant per rule, in the order of the rules.
@@ -138,15 +102,7 @@ impl SetIommuError {
 
 impl Container {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let state = State {
-            groups: Vec::new(),
-            leaving: Vec::new(),
-            driver: Driver::None,
-            callbacks: Callbacks::default(),
-            history: History::default(),
-            ending: Ending::default(),
-        };
-        let core = Arc::new(Core { shared, state: Mutex::new(state), settling: AtomicU32::new(0) });
+        let core = Arc::new(Core::new(shared));
         Self { _open: Arc::new(OpenFile { core: Arc::clone(&core) }), core }
     }
 
@@ -361,202 +317,6 @@ impl Container {
     }
 }
 
-/// What sort of groups a container holds; it never holds both.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Groups behind an IOMMU, and emulated ones.
-    Iommu,
-    NoIommu,
-}
-
-impl Kind {
-    fn of(group: &Group) -> Self {
-        if group.is_noiommu() { Self::NoIommu } else { Self::Iommu }
-    }
-}
-
-impl State {
-    fn kind(&self) -> Option<Kind> {
-        self.groups.first().map(|group| Kind::of(group))
-    }
-
-    fn type1(&mut self) -> Result<&mut Type1, NoType1> {
-        match &mut self.driver {
-            Driver::Type1(type1) => Ok(type1),
-            Driver::None => Err(NoType1::Unset),
-            Driver::NoIommu => Err(NoType1::NoIommu),
-        }
-    }
-
-    /// Lets the group's devices translate by the container's mappings, if an IOMMU does it for them.
-    fn connect(&self, group: &Group) {
-        if let (Driver::Type1(type1), Some(_)) = (&self.driver, group.iommu()) {
-            group.bus.attach(Some(type1.mappings.page_table().1));
-        }
-    }
-
-    /// Lets devices know whether there are refusals to be asked about.
-    fn note_refusals(&self) {
-        if let Driver::Type1(type1) = &self.driver {
-            type1.mappings.page_table().0.set_suspect(self.history.has_refusals());
-        }
-    }
-
-    /// Remembers what the call has removed, for devices that use it. Whether there was any.
-    fn note_removed(&mut self, by: RemovedBy) -> bool {
-        let Driver::Type1(type1) = &mut self.driver else { return false };
-        if type1.removed.is_empty() {
-            return false;
-        }
-        if self.groups.iter().any(|group| group.bus.is_used()) {
-            self.history.remember(&type1.removed, by);
-        }
-        type1.removed.clear();
-        true
-    }
-
-    /// Tells the watch what goes with the last group.
-    fn report_lost(&mut self, group: GroupId, watch: &Watch) {
-        let Driver::Type1(type1) = &self.driver else { return };
-        if let Some(live) = LiveMappings::of(type1.mappings.iter().map(|mapping| mapping.info())) {
-            self.ending.lose(group, live, self.history.calls(), watch);
-        }
-    }
-}
-
-impl Core {
-    /// Ends a call: if it `changed` what devices reach, or another call did that is not done yet, waits
-    /// for the accesses that run.
-    #[inline]
-    fn settle(&self, state: MutexGuard<'_, State>, changed: bool) {
-        if changed || self.settling.load(Ordering::Relaxed) != 0 {
-            self.wait_for_accesses(state);
-        }
-    }
-
-    fn wait_for_accesses(&self, state: MutexGuard<'_, State>) {
-        state.groups.iter().chain(&state.leaving).for_each(|group| group.bus.renew());
-        let groups = || state.groups.iter().chain(&state.leaving);
-        if groups().all(|group| group.bus.is_quiet()) {
-            return;
-        }
-        let busy: Vec<Arc<Group>> = groups().cloned().collect();
-        self.settling.fetch_add(1, Ordering::Relaxed);
-        drop(state);
-        busy.iter().for_each(|group| group.bus.settle());
-        self.settling.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every operation checks first and commits last, so a panic leaves a usable state.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn has_driver(&self) -> bool {
-        !matches!(self.lock().driver, Driver::None)
-    }
-
-    /// Runs `operation` on the type1 instance.
-    pub(crate) fn with_type1<T>(
-        &self,
-        operation: impl FnOnce(&mut Type1) -> T,
-    ) -> Result<T, NoType1> {
-        self.lock().type1().map(operation)
-    }
-
-    /// Whether to remember what was refused: if a device may use it. A container without groups
-    /// cannot tell yet.
-    fn remembers(&self, state: &State) -> bool {
-        let used = state.groups.is_empty() || state.groups.iter().any(|group| group.bus.is_used());
-        used || self.shared.watch.is_on()
-    }
-
-    /// Takes a group in: claims its DMA, and attaches it if there is a driver (spec 2.4 step 5).
-    pub(crate) fn add(&self, group: &Arc<Group>, caller: &Process) -> Result<(), AddGroupError> {
-        let mut state = self.lock();
-        state.history.count_call();
-        if state.kind().is_some_and(|kind| kind != Kind::of(group)) {
-            return Err(AddGroupError::MixedKinds);
-        }
-        check_claim(group, self.shared.kernel.behaviours())?;
-        if let Driver::Type1(type1) = &mut state.driver {
-            type1
-                .attach(group, caller, self.shared.allow_unsafe_interrupts())
-                .map_err(|error| AddGroupError::Attach { group: group.id, error })?;
-        }
-        state.groups.push(Arc::clone(group));
-        state.connect(group);
-        Ok(())
-    }
-
-    /// What `iova` means to the devices of a group, or why nothing.
-    pub(crate) fn translation(&self, group: &Group, iova: Iova) -> Result<Found, Miss> {
-        let mut state = self.lock();
-        let type1 = state.type1().map_err(|_| Miss::NotAttached)?;
-        if !type1.iommu_groups().any(|attached| attached.id == group.id) {
-            return Err(Miss::NotAttached);
-        }
-        let found = type1.mappings.entry(iova).filter(|entry| entry.attributes.iommu_mapped());
-        match found {
-            Some(translation) => {
-                let owner = Arc::clone(type1.mappings.owner(translation.attributes.owner()));
-                Ok(Found { translation, owner, generation: group.bus.generation() })
-            }
-            None => Err(state.history.why_unmapped(iova)),
-        }
-    }
-
-    /// The newest refusal, if any, to map other memory in `part` of a mapping, and where.
-    pub(crate) fn refusal_of_other_memory(
-        &self,
-        part: &IovaRange,
-        mapping: &Translation,
-    ) -> Option<(Iova, Refusal)> {
-        self.lock().history.refusal_of_other_memory(part, mapping.vaddr_of(part.first()))
-    }
-
-    /// Lets a group go; with the last one goes the driver. When it returns, the group's devices access
-    /// nothing.
-    pub(crate) fn remove(&self, group: &Arc<Group>) {
-        group.bus.leave();
-        let mut state = self.lock();
-        state.history.count_call();
-        group.bus.attach(None);
-        state.groups.retain(|member| member.id != group.id);
-        if state.groups.is_empty() && self.shared.watch.is_on() {
-            state.report_lost(group.id, &self.shared.watch);
-        }
-        let mut driver = Driver::None;
-        if let Driver::Type1(type1) = &mut state.driver {
-            type1.detach(group.id);
-            let removed = std::mem::take(&mut type1.removed);
-            state.history.remember(&removed, RemovedBy::LastGroup);
-        }
-        if state.groups.is_empty() {
-            driver = std::mem::replace(&mut state.driver, Driver::None);
-        }
-        state.leaving.push(Arc::clone(group));
-        self.settle(state, true);
-        let leaving = &mut self.lock().leaving;
-        if let Some(at) = leaving.iter().position(|left| Arc::ptr_eq(left, group)) {
-            leaving.swap_remove(at);
-        }
-        // What the driver owns (processes, their memory) is not ours to run under a lock.
-        drop(driver);
-    }
-
-    /// Registers an unmap callback and returns its number, which is never 0.
-    pub(crate) fn register(&self, callback: UnmapCallback) -> u64 {
-        self.lock().callbacks.add(callback)
-    }
-
-    pub(crate) fn unregister(&self, number: u64) {
-        let callback = self.lock().callbacks.take(number);
-        // The lock is free again: what the callback owns may come back here.
-        drop(callback);
-    }
-}
-
 impl Drop for OpenFile {
     fn drop(&mut self) {
         let state = &mut *self.core.lock();
@@ -567,21 +327,5 @@ impl Drop for OpenFile {
 impl fmt::Debug for Container {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.core, f)
-    }
-}
-
-impl fmt::Debug for Core {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.lock();
-        let groups: Vec<GroupId> = state.groups.iter().map(|group| group.id).collect();
-        let driver = match &state.driver {
-            Driver::None => "none".to_owned(),
-            Driver::Type1(type1) => format!("type1 {:?}", type1.version),
-            Driver::NoIommu => "noiommu".to_owned(),
-        };
-        f.debug_struct("Container")
-            .field("groups", &groups)
-            .field("driver", &driver)
-            .finish_non_exhaustive()
     }
 }

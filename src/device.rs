@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use crate::addr::Iova;
 use crate::callback::Unpinner;
-use crate::container::Core;
 use crate::emulated::{DmaRwError, MAX_PIN_PAGES, PinPagesError, Transfer};
 use crate::group::GroupFile;
 use crate::host::{GroupId, GroupKind};
 use crate::memory::Access;
 use crate::range::IovaRange;
+use crate::state::Core;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// An open device. Dropping it closes it.

@@ -9,12 +9,13 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use crate::claim::AddGroupError;
-use crate::container::{Container, Core};
+use crate::container::Container;
 use crate::device::OpenDevice;
 use crate::errno::Errno;
 use crate::host::{Binding, DeviceDescription, Group, GroupId, GroupKind};
 use crate::kernel::{Kernel, Ownership};
 use crate::process::Process;
+use crate::state::Core;
 use crate::sync::{Mutex, MutexGuard};
 use crate::sysfs;
 use crate::vfio::Shared;

@@ -136,6 +136,7 @@ mod device;
 mod ending;
 pub mod extension;
 mod group;
+mod state;
 mod vfio;
 
 pub mod abi;
