@@ -39,7 +39,7 @@ pub(crate) struct Bus {
 pub(crate) struct Found {
     pub(crate) translation: Translation,
     pub(crate) owner: Arc<Process>,
-    /// Of the bus, then.
+    /// Of the bus, while the container's lock was held.
     pub(crate) generation: u64,
 }
 
@@ -127,9 +127,9 @@ impl Bus {
         self.used.load(Ordering::Acquire)
     }
 
-    /// Whether no access runs.
-    pub(crate) fn is_quiet(&self) -> bool {
-        !self.is_used() || lock(&self.ports).iter().all(|port| port.is_quiet())
+    /// Whether no access runs. What devices kept goes to `kept`, to be dropped without a lock.
+    pub(crate) fn is_quiet(&self, kept: &mut Vec<KnownOwners>) -> bool {
+        !self.is_used() || lock(&self.ports).iter().all(|port| port.is_quiet(kept))
     }
 
     /// Waits for the accesses that run.
@@ -172,15 +172,27 @@ impl Port {
 
     /// Whether no access runs. Those who cannot tell say no: loom takes a thread that tries a lock for one
     /// that waits for it.
-    fn is_quiet(&self) -> bool {
-        !cfg!(loom) && !matches!(self.running.try_lock(), Err(TryLockError::WouldBlock))
+    fn is_quiet(&self, kept: &mut Vec<KnownOwners>) -> bool {
+        if cfg!(loom) {
+            return false;
+        }
+        let mut running = match self.running.try_lock() {
+            Ok(running) => running,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        if !running.owners.is_empty() {
+            kept.push(std::mem::take(&mut running));
+        }
+        true
     }
 
-    /// Waits for the access that runs.
+    /// Waits for the access that runs, and lets go of the processes whose memory was accessed.
     pub(crate) fn settle(&self) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        drop(lock(&self.running));
+        let kept = std::mem::take(&mut *lock(&self.running));
         self.waiting.fetch_sub(1, Ordering::Relaxed);
+        drop(kept);
     }
 }
 
@@ -208,12 +220,15 @@ impl KnownOwners {
             self.owners.clear();
             self.generation = found.generation;
         }
+        if let Some(place) = self.place_of(&found.translation, found.generation) {
+            return place;
+        }
         self.owners.push((found.translation.attributes.owner(), found.owner));
         self.owners.len() - 1
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What these locks guard is replaced whole, so a panic leaves it usable.
+    // A panic leaves what these locks guard usable: it is changed in one step.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

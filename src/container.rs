@@ -210,9 +210,11 @@ impl Container {
             Err(_) => {}
         }
         state.note_refusals();
-        // Accesses with the process address of before must have ended.
+        // Accesses with the process address of before must have ended, and those through what a call removed
+        // that did not come to its end: memory may panic.
         let moved = result.is_ok() && request.flags & MapDma::VADDR != 0;
-        self.core.settle(state, moved);
+        let changed = state.note_removed(RemovedBy::Unmap) || moved;
+        self.core.settle(state, changed);
         result
     }
 

@@ -62,7 +62,7 @@ impl BusMaster {
     }
 
     /// Turns bus mastering on or off, as bit 2 of a PCI device's command register does. It is on at
-    /// first. Without it every access is a fault. When it has been turned off, no access is running.
+    /// first. Without it every access is a fault. When it has been turned off, no read or write is running.
     pub fn set_enabled(&self, enabled: bool) {
         self.enabled.store(enabled, Ordering::Release);
         if !enabled {
@@ -146,10 +146,14 @@ impl BusMaster {
         mut each: impl FnMut(Vaddr, usize),
     ) -> Result<(), DmaFault> {
         if self.shared.watch.is_on() {
-            return self.access(iova, length, access, |_, at, _, bytes| {
-                each(at, bytes);
+            let mut pieces = Vec::new();
+            let walk = self.access(iova, length, access, |_, at, _, bytes| {
+                pieces.push((at, bytes));
                 Ok(())
             });
+            // The port is free again: `each` may do what it likes.
+            pieces.into_iter().for_each(|(at, bytes)| each(at, bytes));
+            return walk;
         }
         if let Some(vaddr) = self.hit(iova, length, access) {
             each(vaddr, length);

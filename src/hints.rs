@@ -40,9 +40,8 @@ impl Hints {
         let current = self.current.load(Ordering::Acquire);
         let table = current >> SHIFT_BITS;
         let hints = self.tables.get(table as usize)?.get()?;
-        let page = iova.0 >> (current & ((1 << SHIFT_BITS) - 1));
-        // What wraps around goes between what was there before, if addresses are spaced out.
-        hints.get((page ^ page >> table) as usize & (hints.len() - 1))
+        let stretch = iova.0 >> (current & ((1 << SHIFT_BITS) - 1));
+        hints.get((stretch ^ spread(stretch >> table)) as usize & (hints.len() - 1))
     }
 
     /// The block and the place where `iova` was found last, or perhaps another address.
@@ -68,4 +67,10 @@ impl Hints {
         let shift = stride.max(1).ilog2();
         self.current.store(table << SHIFT_BITS | shift, Ordering::Release);
     }
+}
+
+/// Where stretches go that the table is too short for: each row of them elsewhere. Rows with odd and even
+/// numbers go between each other, as every second stretch is free where mappings lie in a row.
+fn spread(row: u64) -> u64 {
+    (row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) & !1 | row & 1
 }

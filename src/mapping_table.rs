@@ -231,6 +231,8 @@ impl MappingTable {
             block.set(place, &entry);
             self.note(mapping.iova.first(), number, place);
             self.count += 1;
+        } else {
+            debug_assert!(false, "there is room in the block");
         }
     }
 
@@ -448,8 +450,12 @@ impl MappingTable {
             return;
         }
         self.hints_for = (2 * self.count).next_power_of_two();
-        if let [(_, first), .., (_, last)] = entries {
-            let stride = (last.iova.first().0 - first.iova.first().0) / (entries.len() as u64 - 1);
+        let starts =
+            entries.windows(2).map(|two| two[1].1.iova.first().0 - two[0].1.iova.first().0);
+        let mut strides: Vec<u64> = starts.collect();
+        strides.sort_unstable();
+        // Not the mean: one mapping far away would make all others one stretch.
+        if let Some(stride) = strides.get(strides.len() / 2) {
             self.pages.renew_hints(self.hints_for, stride / 2);
         }
     }
@@ -520,6 +526,7 @@ impl MappingTable {
             (shared && cursor.is_none(), "the blocks share the space among them"),
             (inside, "each mapping lies in its block"),
             (self.spare.iter().all(|n| self.block(*n).live() == 0), "spare blocks are empty"),
+            (self.spare.len() + self.by_low.len() == self.made as usize, "no block is lost"),
             (self.extras.keys().all(starts), "what a mapping has goes with it"),
             (self.charges.keys().all(starts), "a charge goes with its mapping"),
             (self.owners.count() == self.count, "each mapping has an owner"),
@@ -698,6 +705,32 @@ mod tests {
         both.toggle(range(796, u64::MAX), true);
         both.toggle(range(796, u64::MAX), true);
         both.check(range(700, 900));
+    }
+
+    #[test]
+    fn hints_lead_to_nearly_every_mapping() {
+        const COUNT: u64 = 3000;
+        let one = |at: u64| range(at, at + 0xfff);
+        let row = || (0..COUNT).map(|n| n << 13);
+        let layouts: [(&str, Vec<u64>); 6] = [
+            ("ascending", row().collect()),
+            ("descending", row().rev().collect()),
+            ("shuffled", row().map(|n| n * 389 % (COUNT << 13)).collect()),
+            ("ascending, one far above", [1 << 46].into_iter().chain(row()).collect()),
+            (
+                "descending, one far below",
+                [0].into_iter().chain(row().rev().map(|at| at + (1 << 46))).collect(),
+            ),
+            ("two regions in turn", row().map(|at| at + ((at >> 13 & 1) << 40)).collect()),
+        ];
+        for (name, starts) in layouts {
+            let mut both = Both::new();
+            starts.iter().for_each(|at| both.map(one(*at)));
+            starts.iter().for_each(|at| assert!(both.table.containing(Iova(*at)).is_some()));
+            let found = starts.iter().filter(|at| both.table.pages.find(Iova(**at)).is_some());
+            let found = found.count() as u64;
+            assert!(found * 10 >= COUNT * 9, "{name}: {found} of {COUNT}");
+        }
     }
 
     #[test]

@@ -132,22 +132,27 @@ impl Core {
     /// for the accesses that run.
     #[inline]
     pub(crate) fn settle(&self, state: MutexGuard<'_, State>, changed: bool) {
-        if changed || self.settling.load(Ordering::Relaxed) != 0 {
+        // Acquires what another call released when it was done, and with it what its accesses did.
+        if changed || self.settling.load(Ordering::Acquire) != 0 {
             self.wait_for_accesses(state);
         }
     }
 
     fn wait_for_accesses(&self, state: MutexGuard<'_, State>) {
-        state.groups.iter().chain(&state.leaving).for_each(|group| group.bus.renew());
         let groups = || state.groups.iter().chain(&state.leaving);
-        if groups().all(|group| group.bus.is_quiet()) {
+        groups().for_each(|group| group.bus.renew());
+        let mut kept = Vec::new();
+        if groups().all(|group| group.bus.is_quiet(&mut kept)) {
+            // What devices kept is not ours to drop under a lock.
+            drop(state);
             return;
         }
         let busy: Vec<Arc<Group>> = groups().cloned().collect();
+        // Before the state is free: who takes it next knows that there is something to wait for.
         self.settling.fetch_add(1, Ordering::Relaxed);
         drop(state);
         busy.iter().for_each(|group| group.bus.settle());
-        self.settling.fetch_sub(1, Ordering::Relaxed);
+        self.settling.fetch_sub(1, Ordering::Release);
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

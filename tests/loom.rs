@@ -44,6 +44,8 @@ const NEW: u64 = 0x20000;
 struct Watched {
     old_is_closed: AtomicBool,
     new_is_closed: AtomicBool,
+    /// An access to the old page runs. Relaxed: who waits for its end must see what it did.
+    old_is_running: AtomicBool,
 }
 
 impl Watched {
@@ -52,13 +54,23 @@ impl Watched {
     }
 
     fn close(&self, page: u64) {
+        assert!(
+            !self.old_is_running.load(Ordering::Relaxed),
+            "an access is not seen to have ended"
+        );
         self.page(Vaddr(page)).store(true, Ordering::SeqCst);
     }
 
     /// An access takes a while: UNMAP must neither come before its start nor before its end.
     fn access(&self, at: Vaddr) {
         assert!(!self.page(at).load(Ordering::SeqCst), "an access began after the end");
+        let running = |running| match at.0 < NEW {
+            true => self.old_is_running.store(running, Ordering::Relaxed),
+            false => {}
+        };
+        running(true);
         thread::yield_now();
+        running(false);
         assert!(!self.page(at).load(Ordering::SeqCst), "an access ran on after the end");
     }
 }
