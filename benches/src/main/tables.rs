@@ -49,9 +49,10 @@ const fn alone(
     Subject { group, title, value, contestants, ratio: false, show }
 }
 
-const SUBJECTS: [Subject; 14] = [
+const SUBJECTS: [Subject; 15] = [
     race("pair", "MAP and UNMAP of a page between two others", PAIR),
-    race("pair, shuffled", "The same, where mappings were made in random order", PAIR),
+    alone("pair", "The same, with a NIC that does DMA", LIVE, &["vfio-type1, NIC"], Show::Time),
+    race("pair, shuffled", "MAP and UNMAP, where mappings were made in random order", PAIR),
     race("overlap, free", "Looking for the mapping at an address: there is none", MAPS),
     race("overlap, mapped", "Looking for the mapping at an address: there is one", MAPS),
     race("translate random", "Translating 64 bytes in a random mapping", MAPS),
