@@ -308,12 +308,15 @@ impl MappingTable {
 
     #[inline(never)]
     fn find_block(&self, iova: Iova) -> (u32, &Block) {
-        let (mut number, mut place) = self.pages.hinted(iova);
         // A new container's page table may have another one's hints.
-        if number >= self.blocks.count() || !self.block(number).has(iova) {
+        let good = |(number, _): &(u32, usize)| {
+            *number < self.blocks.count() && self.block(*number).has(iova)
+        };
+        let hinted = self.pages.hinted(iova).into_iter().find(good);
+        let (number, place) = hinted.unwrap_or_else(|| {
             let found = self.by_low.range(..=iova).next_back();
-            (number, place) = (found.map_or(0, |(_, number)| *number), 0);
-        }
+            (found.map_or(0, |(_, number)| *number), 0)
+        });
         self.recent.set((number, place));
         (number, self.block(number))
     }
@@ -460,7 +463,7 @@ impl MappingTable {
         strides.sort_unstable();
         // Not the mean: one mapping far away would make all others one stretch.
         if let Some(stride) = strides.get(strides.len() / 2) {
-            self.pages.renew_hints(self.hints_for, stride / 2);
+            self.pages.renew_hints(self.hints_for / 2, *stride);
         }
     }
 

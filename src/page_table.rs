@@ -180,30 +180,37 @@ impl PageTable {
         Arc::clone(self.chunks.get_or_make(number, make))
     }
 
-    /// The translation of `iova`, if it is where the hint says. `None` also if the block was written
+    /// The translation of `iova`, if it is where the hints say. `None` also if the block was written
     /// meanwhile.
     #[inline]
     pub(crate) fn find(&self, iova: Iova) -> Option<Translation> {
-        let (number, place) = self.hints.get(iova);
-        let block = self.block(number)?;
-        let hinted = block.version.read(|| block.entries.get(place)?.translation(iova))?;
-        if hinted.is_some() { hinted } else { self.search(iova, number, block) }
+        let hints = self.hints.get(iova);
+        let hinted = |(number, place): (u32, usize)| {
+            let block = self.block(number)?;
+            block.version.read(|| block.entries.get(place)?.translation(iova))?
+        };
+        let [newer, older] = hints;
+        hinted(newer).or_else(|| hinted(older)).or_else(|| self.search(iova, hints))
     }
 
+    /// The entry may have moved to another place of its block.
     #[inline(never)]
-    fn search(&self, iova: Iova, number: u32, block: &Block) -> Option<Translation> {
-        let found = block.version.read(|| {
-            let place = block.place_of(iova)?;
-            Some((place, block.entry(place)?))
-        });
-        let (place, translation) = found??;
-        self.hint(iova, number, place);
-        Some(translation)
+    fn search(&self, iova: Iova, hints: [(u32, usize); 2]) -> Option<Translation> {
+        hints.iter().find_map(|(number, _)| {
+            let block = self.block(*number).filter(|block| block.has(iova))?;
+            let found = block.version.read(|| {
+                let place = block.place_of(iova)?;
+                Some((place, block.entry(place)?))
+            });
+            let (place, translation) = found??;
+            self.hint(iova, *number, place);
+            Some(translation)
+        })
     }
 
-    /// The block and the place where `iova` was found last, or perhaps another address.
+    /// The blocks and the places where `iova` was found last, or perhaps other addresses.
     #[inline]
-    pub(crate) fn hinted(&self, iova: Iova) -> (u32, usize) {
+    pub(crate) fn hinted(&self, iova: Iova) -> [(u32, usize); 2] {
         self.hints.get(iova)
     }
 
