@@ -254,7 +254,7 @@ fn a_new_mapping_is_seen_and_the_old_one_is_not() {
 
 #[test]
 fn of_two_threads_that_unmap_both_wait() {
-    model(|| {
+    crowd(|| {
         let machine = Machine::new(1);
         let device = writes(machine.warm_master(0));
         let other = Arc::clone(&machine);
