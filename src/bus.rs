@@ -59,6 +59,7 @@ impl Bus {
     /// Lets devices translate by a page table, or by none. Under the lock of the container.
     pub(crate) fn attach(&self, table: Option<u32>) {
         self.table.store(table.map_or(0, |table| table + 1), Ordering::Release);
+        // What was found in the other table is not to be believed.
         self.renew();
     }
 
@@ -143,6 +144,7 @@ impl Bus {
         let mut ports = lock(&self.ports);
         ports.push(Arc::clone(&port));
         self.used.store(true, Ordering::Release);
+        // Where this meets the removal's own renewal.
         self.renew();
         port
     }

@@ -60,6 +60,7 @@ impl Hints {
         })
     }
 
+    /// Remembers where the entry lies that holds `iova`.
     #[expect(clippy::cast_possible_truncation, reason = "a place has few bits")]
     #[inline]
     pub(crate) fn set(&self, iova: Iova, block: u32, place: usize) {
@@ -72,7 +73,7 @@ impl Hints {
         }
     }
 
-    /// Begins anew with `count` pairs or a few more, for addresses that are `stride` bytes apart.
+    /// Begins anew, with `count` pairs of hints or a few more, for addresses that are `stride` bytes apart.
     pub(crate) fn begin(&self, count: usize, stride: u64) {
         let table = count.next_power_of_two().ilog2().min(TABLES - 1);
         let make = || (0..1_usize << table).map(|_| Pair::default()).collect();

@@ -101,7 +101,7 @@ impl MappingTable {
     /// The entry of the mapping that contains `iova`, for a device that did not find it: it does now.
     pub(crate) fn entry(&self, iova: Iova) -> Option<Translation> {
         let Place { number, block, place } = self.place_of(iova)?;
-        self.pages.hint(iova, number, place);
+        self.pages.hints.set(iova, number, place);
         block.entry(place)
     }
 
@@ -312,7 +312,7 @@ impl MappingTable {
         let good = |(number, _): &(u32, usize)| {
             *number < self.blocks.count() && self.block(*number).has(iova)
         };
-        let hinted = self.pages.hinted(iova).into_iter().find(good);
+        let hinted = self.pages.hints.get(iova).into_iter().find(good);
         let (number, place) = hinted.unwrap_or_else(|| {
             let found = self.by_low.range(..=iova).next_back();
             (found.map_or(0, |(_, number)| *number), 0)
@@ -338,7 +338,7 @@ impl MappingTable {
     #[inline]
     fn note(&self, iova: Iova, number: u32, place: usize) {
         self.recent.set((number, place));
-        self.pages.hint(iova, number, place);
+        self.pages.hints.set(iova, number, place);
     }
 
     /// Sees to it that the block which `range` starts in has room for it; returns its number.
@@ -420,7 +420,7 @@ impl MappingTable {
     fn carry(&self, entry: &Translation, to: u32) {
         if let Some(place) = self.block(to).vacant() {
             self.block(to).set(place, entry);
-            self.pages.hint(entry.iova.first(), to, place);
+            self.pages.hints.set(entry.iova.first(), to, place);
         }
     }
 
@@ -463,7 +463,7 @@ impl MappingTable {
         strides.sort_unstable();
         // Not the mean: one mapping far away would make all others one stretch.
         if let Some(stride) = strides.get(strides.len() / 2) {
-            self.pages.renew_hints(self.hints_for / 2, *stride);
+            self.pages.hints.begin(self.hints_for / 2, *stride);
         }
     }
 

@@ -51,11 +51,13 @@ impl Block {
         }
     }
 
-    /// Its part of the space; of a block that is not in use, all of it.
+    /// Its part of the space. The block is in use.
     #[inline]
     pub(crate) fn part(&self) -> IovaRange {
         let [low, high] = [&self.low, &self.high].map(|end| Iova(end.load(Ordering::Relaxed)));
-        IovaRange::new(low, high).unwrap_or_else(IovaRange::full)
+        let part = IovaRange::new(low, high);
+        debug_assert!(part.is_some(), "the block is in use");
+        part.unwrap_or_else(IovaRange::full)
     }
 
     /// Gives it another part of the space, or none. Devices do not look at it.
@@ -87,7 +89,8 @@ impl Block {
         self.entries[place].get()
     }
 
-    /// Whether the entry at `place` holds `iova`.
+    /// Whether the entry at `place` holds `iova`. A place, also one out of a hint, is below [`ENTRIES`]:
+    /// nothing else is ever written into a hint.
     #[inline]
     pub(crate) fn holds(&self, place: usize, iova: Iova) -> bool {
         self.entries[place].range().is_some_and(|range| range.contains(iova))
@@ -156,7 +159,7 @@ impl Blocks {
 #[derive(Debug, Default)]
 pub(crate) struct PageTable {
     chunks: Arena<Chunk>,
-    hints: Hints,
+    pub(crate) hints: Hints,
     /// Whether the container remembers a MAP that it refused.
     suspect: AtomicBool,
 }
@@ -203,26 +206,9 @@ impl PageTable {
                 Some((place, block.entry(place)?))
             });
             let (place, translation) = found??;
-            self.hint(iova, *number, place);
+            self.hints.set(iova, *number, place);
             Some(translation)
         })
-    }
-
-    /// The blocks and the places where `iova` was found last, or perhaps other addresses.
-    #[inline]
-    pub(crate) fn hinted(&self, iova: Iova) -> [(u32, usize); 2] {
-        self.hints.get(iova)
-    }
-
-    /// Remembers where the entry lies that holds `iova`.
-    #[inline]
-    pub(crate) fn hint(&self, iova: Iova, block: u32, place: usize) {
-        self.hints.set(iova, block, place);
-    }
-
-    /// Begins anew with hints: `count` of them, for addresses that are `stride` bytes apart.
-    pub(crate) fn renew_hints(&self, count: usize, stride: u64) {
-        self.hints.begin(count, stride);
     }
 
     /// Whether the container remembers a MAP that it refused.

@@ -372,8 +372,8 @@ impl Type1 {
         Ok(bytes)
     }
 
-    /// The lowest mapping that the range touches; `start` is the one at its first address, if known. In v1 a range that starts inside a mapping
-    /// reaches nothing at all, not even what lies behind it (spec 6.2).
+    /// The lowest mapping that the range touches; `start` is the one at its first address, if known. In v1
+    /// a range that starts inside a mapping reaches nothing at all, not even what lies behind it (spec 6.2).
     fn next_to_unmap(&self, request: &Request, start: Option<Mapping>) -> Option<Mapping> {
         let at_top = request.range.next().is_none() && !request.all;
         if at_top && self.behaviours().unmap_at_top == UnmapAtTop::FindsNothing {

@@ -152,15 +152,8 @@ impl Recorder {
         host: Option<&Host>,
         out: &mut impl io::Write,
     ) -> Result<(), RecordError> {
-        let (iommu, allow_unsafe_interrupts) = self.iommu(script, host)?;
+        let header = self.header(script, host)?;
         self.machine.check(script)?;
-        let header = Header {
-            memory: &script.memory,
-            release: &self.machine.release,
-            iommu,
-            allow_unsafe_interrupts,
-            groups: &self.machine.groups,
-        };
         header.write(out).map_err(RecordError::Output)?;
         let mut player = LocalPlayer::new(script, &self.machine)?;
         play(script, &mut player, out)
@@ -173,24 +166,33 @@ impl Recorder {
         options: &random::Options,
     ) -> Result<Trace, RecordError> {
         let empty = Trace::parse_script("random", &random::memory())?;
-        let (iommu, allow_unsafe_interrupts) = self.iommu(&empty, host)?;
+        let header = self.header(&empty, host)?;
         let devices = self.machine.usable_devices();
         if devices.is_empty() {
             return Err(RecordError::NothingBound);
         }
-        let header = Header {
-            memory: &empty.memory,
-            release: &self.machine.release,
-            iommu,
-            allow_unsafe_interrupts,
-            groups: &self.machine.groups,
-        };
         let mut text = Vec::new();
         header.write(&mut text).map_err(RecordError::Output)?;
         let text = String::from_utf8_lossy(&text).into_owned();
         let described = Trace::parse("random", &format!("{text}# end\n"))?;
         let calls = random::script(&described, &devices, options);
         Ok(Trace::parse_script("random", &format!("{text}{calls}"))?)
+    }
+
+    /// What a recording of a script begins with.
+    fn header<'a>(
+        &'a self,
+        script: &'a Trace,
+        host: Option<&Host>,
+    ) -> Result<Header<'a>, RecordError> {
+        let (iommu, allow_unsafe_interrupts) = self.iommu(script, host)?;
+        Ok(Header {
+            memory: &script.memory,
+            release: &self.machine.release,
+            iommu,
+            allow_unsafe_interrupts,
+            groups: &self.machine.groups,
+        })
     }
 
     fn iommu(

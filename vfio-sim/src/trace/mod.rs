@@ -6,8 +6,8 @@
 //! are decimal. The format is described in `vfio-sim/TRACES.md`.
 //!
 //! This module owns the text: `parser` reads the calls, `header` what stands before them, `words`
-//! the words of a line; `write` is the other direction. All bytes of a recording are kept in one buffer, since recordings are long
-//! and their arguments short. What a call does is `replay`'s business.
+//! the words of a line; `write` is the other direction. All bytes of a recording are kept in one
+//! buffer, since recordings are long and their arguments short. What a call does is `replay`'s business.
 
 mod header;
 mod parser;
