@@ -35,6 +35,7 @@ pub mod record;
 pub mod render;
 pub mod replay;
 pub mod report;
+pub mod run;
 pub mod show;
 mod style;
 pub mod suggest;

@@ -10,6 +10,8 @@ mod files;
 mod record;
 #[path = "main/replay.rs"]
 mod replay;
+#[path = "main/run.rs"]
+mod run;
 #[path = "main/show.rs"]
 mod show;
 
@@ -65,6 +67,13 @@ enum Command {
     /// meanwhile. A script is trusted like a program. Exit status: 0, or 2 if nothing, or not everything,
     /// could be recorded.
     Record(record::RecordArguments),
+    /// Run a program that uses VFIO on a host that is not there.
+    ///
+    /// The program is unchanged: it sees the host's /sys and /dev/vfio, and its calls are answered as the
+    /// kernel would. It must be linked dynamically to glibc. Exit status: the program's own; 2 for bad
+    /// usage or input, 125 if the host cannot be set up, 126 if the program cannot be run so, 127 if it is not
+    /// there.
+    Run(run::RunArguments),
     /// Run recordings of a real kernel on the emulator and compare the answers.
     ///
     /// Exit status: 0 without differences, 1 with some, 2 if a recording cannot be read.
@@ -149,6 +158,7 @@ fn main() -> ExitCode {
         Command::Render(arguments) => files::render(&arguments),
         Command::Capture(arguments) => files::capture(&arguments, &mut out),
         Command::Record(arguments) => record::run(&arguments, &mut out),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments, &mut out),
     };
     let stop = match result.and_then(|code| Ok(out.flush().map(|()| code)?)) {

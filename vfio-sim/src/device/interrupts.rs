@@ -153,6 +153,11 @@ impl Interrupts {
         Ok(())
     }
 
+    /// Turns off whatever is on.
+    pub(super) fn turn_off(&self) {
+        *self.lock() = Wiring::default();
+    }
+
     pub(super) fn unmask_line(&self) {
         self.lock().line_masked = false;
     }

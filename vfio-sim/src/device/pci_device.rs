@@ -48,6 +48,8 @@ struct Shared {
     pace: Pace,
     bus: BusMaster,
     interrupts: Interrupts,
+    /// Configuration space as it is at first.
+    fresh: ConfigSpace,
     /// By the index of the BAR.
     memory: BTreeMap<u8, Arc<BarMemory>>,
     state: Mutex<State>,
@@ -82,10 +84,11 @@ impl PciDevice {
         bus.set_enabled(config.bus_master());
         let memory = function.bars.iter().filter(|bar| bar.content == BarContent::Memory);
         let memory = memory.map(|bar| (bar.index, Arc::new(BarMemory::new(bar.size)))).collect();
+        let fresh = config.clone();
         let state = Mutex::new(State { config, model, busy: false, stop: false });
         let interrupts = Interrupts::new(&function);
         let changed = Condvar::new();
-        let shared = Shared { name, function, pace, bus, interrupts, memory, state, changed };
+        let shared = Shared { name, function, pace, bus, interrupts, fresh, memory, state, changed };
         let shared = Arc::new(shared);
         let worker = (pace == Pace::Threaded).then(|| {
             let shared = Arc::clone(&shared);
@@ -183,12 +186,7 @@ impl PciDevice {
         let mut state = self.shared.lock();
         let from = check_config(&state.config, offset, bytes.len())?;
         let reset = state.config.write(from, bytes);
-        self.shared.bus.set_enabled(state.config.bus_master());
-        for bar in &self.shared.function.bars {
-            if let Some(memory) = self.shared.memory.get(&bar.index) {
-                memory.set_decodes(state.config.decodes(bar.kind));
-            }
-        }
+        self.shared.configured(&state);
         if reset {
             self.shared.reset(&mut state);
         }
@@ -292,6 +290,16 @@ impl PciDevice {
     pub fn reset(&self) {
         self.shared.reset(&mut self.shared.lock());
     }
+
+    /// Forgets what its owner set up, as when the device's file is closed for the last time: interrupts are
+    /// off, the device is reset, and configuration space is as it was at first, with bus mastering off.
+    pub fn release(&self) {
+        self.shared.interrupts.turn_off();
+        let mut state = self.shared.lock();
+        state.config = self.shared.fresh.clone();
+        self.shared.configured(&state);
+        self.shared.reset(&mut state);
+    }
 }
 
 impl Shared {
@@ -366,6 +374,16 @@ impl Shared {
         let wanted = state.model.interrupt_line();
         let may_fire = state.config.show_interrupt(wanted);
         self.interrupts.set_line(wanted && may_fire);
+    }
+
+    /// Lets happen what configuration space says.
+    fn configured(&self, state: &State) {
+        self.bus.set_enabled(state.config.bus_master());
+        for bar in &self.function.bars {
+            if let Some(memory) = self.memory.get(&bar.index) {
+                memory.set_decodes(state.config.decodes(bar.kind));
+            }
+        }
     }
 
     fn reset(&self, state: &mut State) {

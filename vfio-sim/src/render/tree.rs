@@ -76,6 +76,15 @@ impl Tree {
     /// Writes it below `directory`, which must not exist or be empty. Returns what could not be as
     /// it should: files larger than the file system takes, which are left empty.
     pub fn write(&self, directory: &Path) -> Result<Vec<String>, WriteTreeError> {
+        self.write_below("", directory)
+    }
+
+    /// Writes what is below the directory `top` of the tree, as [`Self::write`] writes all.
+    pub(crate) fn write_below(
+        &self,
+        top: &str,
+        directory: &Path,
+    ) -> Result<Vec<String>, WriteTreeError> {
         let refused = |path: &Path| {
             let path = path.display().to_string();
             move |error: io::Error| WriteTreeError::Unwritable { path, error: error.to_string() }
@@ -87,7 +96,8 @@ impl Tree {
         }
         let (mut notes, mut made) = (Vec::new(), None);
         for (path, node) in &self.nodes {
-            let place = directory.join(path);
+            let Ok(below) = Path::new(path).strip_prefix(top) else { continue };
+            let place = directory.join(below);
             let parent = place.parent().map(Path::to_owned);
             if let Some(parent) = parent.as_ref().filter(|parent| made.as_ref() != Some(*parent)) {
                 fs::create_dir_all(parent).map_err(refused(parent))?;

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What calls do on our files. Each answers a value or an errno, as the kernel would.
+
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::FlockOperation;
+use rustix::mm::{MapFlags, ProtFlags};
+use vfio_sim::device::BarContent;
+use vfio_type1::abi::{FileOperation, GroupReply, container_file_errno};
+use vfio_type1::{Errno, FdTarget, Memory as _, OpenGroup, Vaddr, VaddrRange};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::files::File;
+use crate::guard::PAGE;
+use crate::opened::{Opened, Place};
+use crate::say::say;
+use crate::trap;
+use crate::windows::Window;
+use crate::world::{FileId, Node, World};
+
+/// What the kernel answers a call.
+pub(crate) type Answer = Result<i64, Errno>;
+
+/// The file system that VFIO's files are on, or 0 before it is known.
+static FILE_SYSTEM: AtomicU64 = AtomicU64::new(0);
+
+/// The identity of a descriptor's file, if it is on the file system of VFIO's files.
+fn identity(fd: RawFd) -> Option<FileId> {
+    let mut known = FILE_SYSTEM.load(Ordering::Relaxed);
+    if known == 0 {
+        known = rustix::fs::stat("/dev/vfio/vfio").map_or(u64::MAX, |stat| stat.st_dev);
+        FILE_SYSTEM.store(known, Ordering::Relaxed);
+    }
+    let stat = rustix::fs::fstat(borrow(fd)?).ok()?;
+    (stat.st_dev == known).then_some((stat.st_dev, stat.st_ino))
+}
+
+#[expect(unsafe_code, reason = "the descriptor is the program's, and is used for a call at once")]
+fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
+    // SAFETY: it is not -1. That it is open is the program's business: a system call looks.
+    (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Notes a descriptor that the program has just opened. An error means that the kernel would not have opened
+/// it.
+pub(crate) fn opened(fd: RawFd) -> Result<(), Errno> {
+    if let Some(world) = World::get() {
+        world.files.set(fd, None);
+    }
+    let Some(id) = identity(fd) else { return Ok(()) };
+    let world = World::get_or_make().ok_or(Errno::ENODEV)?;
+    // Before the first copy of ours can fault.
+    trap::install();
+    let file = match world.node(id) {
+        None => return Ok(()),
+        Some(Node::Container) => {
+            world.read_limits();
+            File::Container(world.vfio.open_container())
+        }
+        Some(Node::Group(group)) => {
+            // The lock goes with the last descriptor, in whatever process: one opener at a time.
+            let file = borrow(fd).ok_or(Errno::EBADF)?;
+            let lock = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
+            lock.map_err(|_| Errno::EBUSY)?;
+            let opened = world.vfio.open_group(group, &world.process);
+            File::Group(opened.map_err(|error| error.errno())?)
+        }
+    };
+    world.files.set(fd, Some(Arc::new(file)));
+    Ok(())
+}
+
+/// Notes that a descriptor is about to be closed.
+pub(crate) fn closing(fd: RawFd) {
+    if let Some(world) = World::get() {
+        world.files.set(fd, None);
+    }
+}
+
+/// Notes that descriptors are about to be closed, from `first` to `last`.
+pub(crate) fn closing_all(first: RawFd, last: RawFd) {
+    let Some(world) = World::get() else { return };
+    for fd in world.files.between(first, last) {
+        world.files.set(fd, None);
+    }
+}
+
+/// Notes that `to` is open on what `from` is open on.
+pub(crate) fn duplicated(from: RawFd, to: RawFd) {
+    if let Some(world) = World::get().filter(|_| from != to) {
+        world.files.set(to, world.files.get(from));
+    }
+}
+
+/// The world and a descriptor's file, if it is ours.
+pub(crate) fn ours(fd: RawFd) -> Option<(&'static World, Arc<File>)> {
+    let world = World::get()?;
+    world.files.get(fd).map(|file| (world, file))
+}
+
+/// The type of VFIO's ioctls, in bits 8 to 15 of the command.
+const VFIO_TYPE: u64 = 0x3b;
+
+/// An ioctl; `None` if it is not for us.
+#[inline]
+pub(crate) fn ioctl(fd: RawFd, command: u64, arg: u64) -> Option<Answer> {
+    let Some((world, file)) = ours(fd) else {
+        let strange = command >> 8 & 0xff == VFIO_TYPE && identity(fd).is_some();
+        return strange.then(|| Err(refuse_inherited(fd)));
+    };
+    // The kernel takes the lower half alone.
+    let command = u32::try_from(command & 0xffff_ffff).unwrap_or(0);
+    Some(match &*file {
+        File::Container(container) => container
+            .ioctl(&world.process, command, arg)
+            .map(i64::from)
+            .map_err(|error| error.errno()),
+        File::Group(group) => group_ioctl(world, group, command, arg),
+        File::Device(opened) => device_ioctl(world, opened, command, arg),
+    })
+}
+
+/// A process that has inherited a file of VFIO's, or got it in a message, would share its parent's
+/// containers; here each process has a host of its own.
+fn refuse_inherited(fd: RawFd) -> Errno {
+    say(format!(
+        "process {} uses descriptor {fd} of VFIO, which another process opened; that is not emulated: \
+         open the file in the process that uses it",
+        std::process::id()
+    ));
+    Errno::EIO
+}
+
+fn group_ioctl(world: &World, group: &OpenGroup, command: u32, arg: u64) -> Answer {
+    let target = |fd: i32| match world.files.get(fd).as_deref() {
+        Some(File::Container(container)) => FdTarget::Container(container.clone()),
+        Some(File::Group(_) | File::Device(_)) => FdTarget::Other,
+        None if borrow(fd).is_some_and(|fd| rustix::io::fcntl_getfd(fd).is_ok()) => FdTarget::Other,
+        None => FdTarget::Closed,
+    };
+    let reply = group.ioctl(&world.process, command, arg, target);
+    match reply.map_err(|error| error.errno())? {
+        GroupReply::Done => Ok(0),
+        GroupReply::Device(open) => {
+            let slot = world.slot(open.name())?;
+            let opened = Opened::new(slot, open);
+            let fd = opened.descriptor()?.into_raw_fd();
+            world.files.set(fd, Some(Arc::new(File::Device(Arc::new(opened)))));
+            Ok(i64::from(fd))
+        }
+    }
+}
+
+fn device_ioctl(world: &World, opened: &Opened, command: u32, arg: u64) -> Answer {
+    let _ = (world, opened, command, arg, eventfd as fn(i32) -> Option<EventFd>);
+    Err(Errno::ENOTTY)
+}
+
+/// The program's eventfd, kept open for as long as the device signals it.
+#[expect(unsafe_code, reason = "a copy of the program's descriptor is this library's own")]
+fn eventfd(fd: i32) -> Option<EventFd> {
+    let target = rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new()).ok()?;
+    if !target.to_string_lossy().starts_with("anon_inode:[eventfd]") {
+        return None;
+    }
+    let copy = rustix::io::fcntl_dupfd_cloexec(borrow(fd)?, crate::opened::OWN_FDS).ok()?;
+    // SAFETY: nobody else has this descriptor.
+    Some(unsafe { EventFd::from_raw_fd(copy.into_raw_fd()) })
+}
+
+/// What is at once in this library's own memory, on the way between a device and the program.
+const CHUNK: usize = 4096;
+
+/// `pread` into the program's memory.
+pub(crate) fn read(world: &World, file: &File, into: u64, bytes: usize, offset: i64) -> Answer {
+    let opened = device(world, file, FileOperation::ReadOrWrite)?;
+    let place = Place::of(offset)?;
+    transfer(bytes, |done, chunk| {
+        let place = Place { offset: place.offset + done as u64, ..place };
+        let read = opened.read(place, chunk)?;
+        let to = Vaddr(into.wrapping_add(done as u64));
+        world.memory.write(to, &chunk[..read]).map_err(|_| Errno::EFAULT)?;
+        Ok(read)
+    })
+}
+
+/// `pwrite` from the program's memory.
+pub(crate) fn write(world: &World, file: &File, from: u64, bytes: usize, offset: i64) -> Answer {
+    let opened = device(world, file, FileOperation::ReadOrWrite)?;
+    let place = Place::of(offset)?;
+    transfer(bytes, |done, chunk| {
+        let from = Vaddr(from.wrapping_add(done as u64));
+        world.memory.read(from, chunk).map_err(|_| Errno::EFAULT)?;
+        opened.write(Place { offset: place.offset + done as u64, ..place }, chunk)
+    })
+}
+
+/// Does a transfer in pieces; one that fails ends it, and is its answer if it is the first.
+fn transfer(
+    bytes: usize,
+    mut piece: impl FnMut(usize, &mut [u8]) -> Result<usize, Errno>,
+) -> Answer {
+    let (mut done, mut buffer) = (0, [0; CHUNK]);
+    while done < bytes || bytes == 0 {
+        let chunk = &mut buffer[..CHUNK.min(bytes - done)];
+        match piece(done, chunk) {
+            Ok(0) => break,
+            Ok(moved) => done += moved,
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    i64::try_from(done).map_err(|_| Errno::EINVAL)
+}
+
+/// The device, if the file is one.
+fn device<'a>(
+    world: &World,
+    file: &'a File,
+    operation: FileOperation,
+) -> Result<&'a Arc<Opened>, Errno> {
+    match file {
+        File::Device(opened) => Ok(opened),
+        File::Container(_) => Err(container_file_errno(world.vfio.kernel(), operation)),
+        // A group's file has no operation for it.
+        File::Group(_) => Err(match operation {
+            FileOperation::Mmap => Errno::ENODEV,
+            FileOperation::ReadOrWrite => Errno::EINVAL,
+            FileOperation::Seek => Errno::ESPIPE,
+        }),
+    }
+}
+
+/// What `mmap` was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MapRequest {
+    pub(crate) at: u64,
+    pub(crate) bytes: usize,
+    pub(crate) prot: i32,
+    pub(crate) flags: i32,
+    pub(crate) offset: i64,
+}
+
+/// `mmap` of one of our files. Returns the address.
+pub(crate) fn mmap(world: &World, file: &File, request: MapRequest) -> Result<u64, Errno> {
+    let opened = device(world, file, FileOperation::Mmap)?;
+    let place = Place::of(request.offset)?;
+    let bytes = (request.bytes as u64).checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)?;
+    if request.flags & libc::MAP_TYPE == libc::MAP_PRIVATE || !world.settings.mmap {
+        return Err(Errno::EINVAL);
+    }
+    let content = opened.mappable(place, bytes)?;
+    let trapped = content != BarContent::Memory;
+    let prot = ProtFlags::from_bits_retain(u32::try_from(request.prot).unwrap_or(0));
+    let real = if trapped { ProtFlags::empty() } else { prot };
+    let at = map_file(opened, request, real)?;
+    let range = VaddrRange::from_size(Vaddr(at), bytes).map_err(|_| Errno::EINVAL)?;
+    world.windows.add(Window {
+        range,
+        device: Arc::clone(opened),
+        region: place.region,
+        offset: place.offset,
+        trapped,
+        readable: prot.contains(ProtFlags::READ),
+        writable: prot.contains(ProtFlags::WRITE),
+    });
+    Ok(at)
+}
+
+#[expect(unsafe_code, reason = "the program asks for the mapping")]
+fn map_file(opened: &Opened, request: MapRequest, prot: ProtFlags) -> Result<u64, Errno> {
+    let flags = MapFlags::from_bits_retain(u32::try_from(request.flags).unwrap_or(0));
+    let offset = u64::try_from(request.offset).map_err(|_| Errno::EINVAL)?;
+    let at = std::ptr::with_exposed_provenance_mut(usize::try_from(request.at).unwrap_or(0));
+    // SAFETY: it is the program that replaces its memory, if it does, as it asked the kernel to.
+    let mapped = unsafe { rustix::mm::mmap(at, request.bytes, prot, flags, opened.file(), offset) };
+    let mapped = mapped.map_err(|error| Errno(error.raw_os_error()))?;
+    Ok(mapped.expose_provenance() as u64)
+}
+
+/// Notes that other things are at addresses now, or nothing.
+pub(crate) fn unmapped(at: u64, bytes: usize) {
+    let Some(world) = World::get() else { return };
+    let Some(bytes) = (bytes as u64).checked_next_multiple_of(PAGE) else { return };
+    if let Ok(range) = VaddrRange::from_size(Vaddr(at), bytes) {
+        // A device that this closes is told here, after the list has been let go of.
+        drop(world.windows.remove(&range));
+    }
+}
+
+/// Notes that memory has been moved.
+pub(crate) fn moved(from: u64, bytes: usize, to: u64, new: usize) {
+    let Some(world) = World::get() else { return };
+    let Ok(range) = VaddrRange::from_size(Vaddr(from), bytes as u64) else { return };
+    let windows = world.windows.remove(&range);
+    unmapped(to, new);
+    for window in windows {
+        let at = Vaddr(to + (window.range.first().0 - from));
+        let size = (window.range.last().0 - window.range.first().0 + 1).min(new as u64);
+        if let Ok(range) = VaddrRange::from_size(at, size) {
+            world.windows.add(Window { range, ..window });
+        }
+    }
+}
+
+/// `mprotect`: whether all of it was about registers, which stay as they are.
+pub(crate) fn protected(at: u64, bytes: usize, prot: i32) -> bool {
+    let Some(world) = World::get().filter(|world| !world.windows.is_empty()) else { return false };
+    let Ok(range) = VaddrRange::from_size(Vaddr(at), bytes as u64) else { return false };
+    let window = world.windows.overlapping(&range).filter(|window| window.trapped);
+    let Some(range) = window.filter(|window| window.range.contains(range.first())).map(|_| range)
+    else {
+        return false;
+    };
+    for part in world.windows.remove(&range) {
+        let readable = prot & libc::PROT_READ != 0;
+        let writable = prot & libc::PROT_WRITE != 0;
+        world.windows.add(Window { readable, writable, ..part });
+    }
+    true
+}
+
+/// `lseek` on one of our files.
+pub(crate) fn seek(world: &World, file: &File) -> Answer {
+    device(world, file, FileOperation::Seek)?;
+    // Device files do not seek.
+    Err(Errno::ESPIPE)
+}
+
+/// Closes a descriptor that libc has opened and the kernel would not have.
+#[expect(unsafe_code, reason = "nobody has seen the descriptor yet")]
+pub(crate) fn discard(fd: RawFd) {
+    // SAFETY: it was opened just now, and is not handed out.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    debug_assert!(fd.as_raw_fd() >= 0, "a descriptor");
+}

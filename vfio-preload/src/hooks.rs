@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The functions that stand in front of libc's. Each asks `calls` whether the call is ours, and hands it
+//! on if not.
+//!
+//! libc declares some of them with `...`. On x86-64 a function with fixed arguments takes such a call as
+//! well: arguments that were not given are garbage, and are not looked at where the call has none.
+#![expect(unsafe_code, reason = "functions that C calls, with what C gives them")]
+
+use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
+
+use vfio_type1::Errno;
+
+use crate::calls::{self, Answer, MapRequest};
+use crate::{next, trap};
+
+/// Leaves an errno for the program.
+fn set_errno(errno: Errno) {
+    // SAFETY: the address is that of this thread's errno.
+    unsafe { *libc::__errno_location() = errno.0 };
+}
+
+/// A value as libc returns it.
+fn value(answer: Answer) -> i64 {
+    answer.unwrap_or_else(|errno| {
+        set_errno(errno);
+        -1
+    })
+}
+
+/// The lower half of a value: what `int` holds.
+#[expect(clippy::cast_possible_truncation, reason = "answers of calls that return int fit")]
+fn int(answer: Answer) -> c_int {
+    value(answer) as c_int
+}
+
+fn address(at: *const c_void) -> u64 {
+    at.expose_provenance() as u64
+}
+
+/// What to return for a descriptor that libc has opened.
+fn opened(fd: c_int) -> c_int {
+    if fd < 0 {
+        return fd;
+    }
+    match calls::opened(fd) {
+        Ok(()) => fd,
+        Err(errno) => {
+            calls::discard(fd);
+            set_errno(errno);
+            -1
+        }
+    }
+}
+
+macro_rules! opens {
+    ($($name:ident($($argument:ident: $type:ty),*);)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name($($argument: $type),*) -> c_int {
+            // SAFETY: as libc's: the arguments are the caller's.
+            opened(unsafe { next::$name($($argument),*) })
+        }
+    )*};
+}
+
+opens! {
+    open(path: *const c_char, flags: c_int, mode: c_uint);
+    open64(path: *const c_char, flags: c_int, mode: c_uint);
+    openat(at: c_int, path: *const c_char, flags: c_int, mode: c_uint);
+    openat64(at: c_int, path: *const c_char, flags: c_int, mode: c_uint);
+    __open_2(path: *const c_char, flags: c_int);
+    __open64_2(path: *const c_char, flags: c_int);
+    __openat_2(at: c_int, path: *const c_char, flags: c_int);
+    __openat64_2(at: c_int, path: *const c_char, flags: c_int);
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn close(fd: c_int) -> c_int {
+    calls::closing(fd);
+    // SAFETY: as libc's.
+    unsafe { next::close(fd) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    const CLOEXEC: c_int = 4;
+    if flags & CLOEXEC == 0 {
+        let end = |fd: c_uint| c_int::try_from(fd).unwrap_or(c_int::MAX);
+        calls::closing_all(end(first), end(last));
+    }
+    // SAFETY: as libc's.
+    unsafe { next::close_range(first, last, flags) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn closefrom(first: c_int) {
+    // SAFETY: as libc's, which does the same.
+    unsafe { close_range(first.max(0).unsigned_abs(), c_uint::MAX, 0) };
+}
+
+/// What to return for a copy of a descriptor.
+fn duplicated(from: c_int, to: c_int) -> c_int {
+    if to >= 0 {
+        calls::duplicated(from, to);
+    }
+    to
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dup(fd: c_int) -> c_int {
+    // SAFETY: as libc's.
+    duplicated(fd, unsafe { next::dup(fd) })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
+    // SAFETY: as libc's.
+    duplicated(fd, unsafe { next::dup2(fd, to) })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
+    // SAFETY: as libc's.
+    duplicated(fd, unsafe { next::dup3(fd, to, flags) })
+}
+
+macro_rules! fcntls {
+    ($($name:ident)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(fd: c_int, command: c_int, argument: usize) -> c_int {
+            // SAFETY: as libc's.
+            let result = unsafe { next::$name(fd, command, argument) };
+            match command {
+                libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => duplicated(fd, result),
+                _ => result,
+            }
+        }
+    )*};
+}
+
+fcntls! { fcntl fcntl64 }
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn ioctl(fd: c_int, command: usize, argument: usize) -> c_int {
+    match calls::ioctl(fd, command as u64, argument as u64) {
+        Some(answer) => int(answer),
+        // SAFETY: as libc's.
+        None => unsafe { next::ioctl(fd, command, argument) },
+    }
+}
+
+macro_rules! reads {
+    ($($name:ident($($room:ident)?);)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(
+            fd: c_int, into: *mut c_void, bytes: usize, offset: i64 $(, $room: usize)?
+        ) -> isize {
+            match calls::ours(fd) {
+                Some((world, file)) => {
+                    value(calls::read(world, &file, address(into), bytes, offset)) as isize
+                }
+                // SAFETY: as libc's.
+                None => unsafe { next::$name(fd, into, bytes, offset $(, $room)?) },
+            }
+        }
+    )*};
+}
+
+reads! {
+    pread();
+    pread64();
+    __pread_chk(room);
+    __pread64_chk(room);
+}
+
+macro_rules! writes {
+    ($($name:ident)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(fd: c_int, from: *const c_void, bytes: usize, offset: i64) -> isize {
+            match calls::ours(fd) {
+                Some((world, file)) => {
+                    value(calls::write(world, &file, address(from), bytes, offset)) as isize
+                }
+                // SAFETY: as libc's.
+                None => unsafe { next::$name(fd, from, bytes, offset) },
+            }
+        }
+    )*};
+}
+
+writes! { pwrite pwrite64 }
+
+// The offset of a device's file stays 0: nothing moves it.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn read(fd: c_int, into: *mut c_void, bytes: usize) -> isize {
+    match calls::ours(fd) {
+        Some((world, file)) => value(calls::read(world, &file, address(into), bytes, 0)) as isize,
+        // SAFETY: as libc's.
+        None => unsafe { next::read(fd, into, bytes) },
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn write(fd: c_int, from: *const c_void, bytes: usize) -> isize {
+    match calls::ours(fd) {
+        Some((world, file)) => value(calls::write(world, &file, address(from), bytes, 0)) as isize,
+        // SAFETY: as libc's.
+        None => unsafe { next::write(fd, from, bytes) },
+    }
+}
+
+macro_rules! seeks {
+    ($($name:ident)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(fd: c_int, offset: i64, whence: c_int) -> i64 {
+            match calls::ours(fd) {
+                Some((world, file)) => value(calls::seek(world, &file)),
+                // SAFETY: as libc's.
+                None => unsafe { next::$name(fd, offset, whence) },
+            }
+        }
+    )*};
+}
+
+seeks! { lseek lseek64 }
+
+/// What `mmap` returns when it fails.
+const FAILED: *mut c_void = libc::MAP_FAILED;
+
+macro_rules! mmaps {
+    ($($name:ident)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(
+            at: *mut c_void, bytes: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64,
+        ) -> *mut c_void {
+            if flags & libc::MAP_ANONYMOUS == 0 && let Some((world, file)) = calls::ours(fd) {
+                let request = MapRequest { at: address(at), bytes, prot, flags, offset };
+                return match calls::mmap(world, &file, request) {
+                    Ok(at) => std::ptr::with_exposed_provenance_mut(at as usize),
+                    Err(errno) => {
+                        set_errno(errno);
+                        FAILED
+                    }
+                };
+            }
+            // SAFETY: as libc's.
+            let mapped = unsafe { next::$name(at, bytes, prot, flags, fd, offset) };
+            if mapped != FAILED && flags & libc::MAP_FIXED != 0 {
+                calls::unmapped(address(mapped), bytes);
+            }
+            mapped
+        }
+    )*};
+}
+
+mmaps! { mmap mmap64 }
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn munmap(at: *mut c_void, bytes: usize) -> c_int {
+    // Before the addresses can be anything else.
+    calls::unmapped(address(at), bytes);
+    // SAFETY: as libc's.
+    unsafe { next::munmap(at, bytes) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn mremap(
+    at: *mut c_void,
+    bytes: usize,
+    new: usize,
+    flags: c_int,
+    to: *mut c_void,
+) -> *mut c_void {
+    // SAFETY: as libc's.
+    let moved = unsafe { next::mremap(at, bytes, new, flags, to) };
+    if moved != FAILED {
+        calls::moved(address(at), bytes, address(moved), new);
+    }
+    moved
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int {
+    if calls::protected(address(at), bytes, prot) {
+        return 0;
+    }
+    // SAFETY: as libc's.
+    unsafe { next::mprotect(at, bytes, prot) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sigaction(
+    signal: c_int,
+    new: *const libc::sigaction,
+    old: *mut libc::sigaction,
+) -> c_int {
+    // SAFETY: the pointers are null or those of what they say, as libc's.
+    unsafe { trap::set_action(signal, new, old) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn signal(signal: c_int, handler: usize) -> usize {
+    // SAFETY: as libc's.
+    unsafe { trap::set_handler(signal, handler) }
+}
+
+macro_rules! masks {
+    ($($name:ident)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(
+            how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t,
+        ) -> c_int {
+            // SAFETY: a set is there or the pointer is null, as libc's.
+            let open = unsafe { set.as_ref() }.filter(|_| how != libc::SIG_UNBLOCK).map(trap::kept_open);
+            let set = open.as_ref().map_or(set, std::ptr::from_ref);
+            // SAFETY: as libc's.
+            unsafe { next::$name(how, set, old) }
+        }
+    )*};
+}
+
+masks! { sigprocmask pthread_sigmask }
+
+/// The calls that some programs make without libc's function for them.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn syscall(
+    number: c_long,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> c_long {
+    #![expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "the kernel takes the lower halves of arguments that are ints"
+    )]
+    let path = std::ptr::with_exposed_provenance::<c_char>;
+    let at = std::ptr::with_exposed_provenance_mut::<c_void>;
+    // SAFETY: as the system call's.
+    unsafe {
+        match number {
+            libc::SYS_open => c_long::from(open(path(a), b as c_int, c as c_uint)),
+            libc::SYS_openat => c_long::from(openat(a as c_int, path(b), c as c_int, d as c_uint)),
+            libc::SYS_close => c_long::from(close(a as c_int)),
+            libc::SYS_close_range => c_long::from(close_range(a as c_uint, b as c_uint, c as c_int)),
+            libc::SYS_dup => c_long::from(dup(a as c_int)),
+            libc::SYS_dup2 => c_long::from(dup2(a as c_int, b as c_int)),
+            libc::SYS_dup3 => c_long::from(dup3(a as c_int, b as c_int, c as c_int)),
+            libc::SYS_ioctl => c_long::from(ioctl(a as c_int, b, c)),
+            libc::SYS_pread64 => pread(a as c_int, at(b), c, d as i64) as c_long,
+            libc::SYS_pwrite64 => pwrite(a as c_int, at(b), c, d as i64) as c_long,
+            libc::SYS_mmap => {
+                let mapped = mmap(at(a), b, c as c_int, d as c_int, e as c_int, f as i64);
+                mapped.expose_provenance() as c_long
+            }
+            libc::SYS_munmap => c_long::from(munmap(at(a), b)),
+            _ => next::syscall(number, a, b, c, d, e, f),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The functions that ours stand in front of: libc's, or another preloaded library's.
+#![expect(unsafe_code, reason = "functions found by their names have the types that are written here")]
+
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::ptr;
+
+/// A function, found when it is first called or when the library is loaded.
+pub(crate) struct Next {
+    name: &'static CStr,
+    found: AtomicPtr<c_void>,
+}
+
+impl Next {
+    pub(crate) const fn new(name: &'static CStr) -> Self {
+        Self { name, found: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// Its address; null if libc does not have it.
+    pub(crate) fn address(&self) -> *mut c_void {
+        let found = self.found.load(Ordering::Relaxed);
+        if !found.is_null() {
+            return found;
+        }
+        // SAFETY: the name is a string; RTLD_NEXT looks behind this library.
+        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        self.found.store(found, Ordering::Relaxed);
+        found
+    }
+}
+
+macro_rules! next {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        $(
+            /// libc's.
+            pub(crate) unsafe fn $name($($argument: $type),*) -> $result {
+                static NEXT: Next = Next::new(unsafe {
+                    CStr::from_bytes_with_nul_unchecked(concat!(stringify!($name), "\0").as_bytes())
+                });
+                let address = NEXT.address();
+                if address.is_null() {
+                    // SAFETY: the address is that of this thread's errno.
+                    unsafe { *libc::__errno_location() = libc::ENOSYS };
+                    return -1_isize as $result;
+                }
+                // SAFETY: libc declares the function so; the caller has what it needs.
+                unsafe {
+                    let next: unsafe extern "C" fn($($type),*) -> $result = std::mem::transmute(address);
+                    next($($argument),*)
+                }
+            }
+        )*
+    };
+}
+
+next! {
+    open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int;
+    open64(path: *const c_char, flags: c_int, mode: c_uint) -> c_int;
+    openat(at: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int;
+    openat64(at: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int;
+    __open_2(path: *const c_char, flags: c_int) -> c_int;
+    __open64_2(path: *const c_char, flags: c_int) -> c_int;
+    __openat_2(at: c_int, path: *const c_char, flags: c_int) -> c_int;
+    __openat64_2(at: c_int, path: *const c_char, flags: c_int) -> c_int;
+    close(fd: c_int) -> c_int;
+    close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
+    dup(fd: c_int) -> c_int;
+    dup2(fd: c_int, to: c_int) -> c_int;
+    dup3(fd: c_int, to: c_int, flags: c_int) -> c_int;
+    fcntl(fd: c_int, command: c_int, argument: usize) -> c_int;
+    fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int;
+    ioctl(fd: c_int, command: usize, argument: usize) -> c_int;
+    read(fd: c_int, into: *mut c_void, bytes: usize) -> isize;
+    write(fd: c_int, from: *const c_void, bytes: usize) -> isize;
+    pread(fd: c_int, into: *mut c_void, bytes: usize, offset: i64) -> isize;
+    pread64(fd: c_int, into: *mut c_void, bytes: usize, offset: i64) -> isize;
+    __pread_chk(fd: c_int, into: *mut c_void, bytes: usize, offset: i64, room: usize) -> isize;
+    __pread64_chk(fd: c_int, into: *mut c_void, bytes: usize, offset: i64, room: usize) -> isize;
+    pwrite(fd: c_int, from: *const c_void, bytes: usize, offset: i64) -> isize;
+    pwrite64(fd: c_int, from: *const c_void, bytes: usize, offset: i64) -> isize;
+    lseek(fd: c_int, offset: i64, whence: c_int) -> i64;
+    lseek64(fd: c_int, offset: i64, whence: c_int) -> i64;
+    mmap(at: *mut c_void, bytes: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
+    mmap64(at: *mut c_void, bytes: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
+    munmap(at: *mut c_void, bytes: usize) -> c_int;
+    mremap(at: *mut c_void, bytes: usize, new: usize, flags: c_int, to: *mut c_void) -> *mut c_void;
+    mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int;
+    sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
+    signal(signal: c_int, handler: usize) -> usize;
+    sigprocmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int;
+    pthread_sigmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int;
+    syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long;
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A device and its file: what VFIO_GROUP_GET_DEVICE_FD returns.
+//!
+//! The file is a memory file as long as all regions, each at its index times 2^40, as the kernel lays them
+//! out. Reads and writes of it come to the device. A BAR with memory is mapped from it; of a BAR with
+//! registers the mapping is there but may not be accessed, so that each access traps.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{BorrowedFd, AsFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use vfio_sim::device::{BarContent, CONFIG_REGION, PciDevice, RegionError};
+use vfio_type1::{Errno, OpenDevice};
+
+/// The bits of a file offset that are the offset in a region (`VFIO_PCI_OFFSET_SHIFT`).
+const REGION_SHIFT: u32 = 40;
+
+/// Regions that there is room for.
+const REGIONS: u64 = 16;
+
+/// Our own descriptors are numbered from here on, out of the way of the program's.
+pub(crate) const OWN_FDS: i32 = 700;
+
+/// A device of the host, whether it is open or not.
+pub(crate) struct Slot {
+    pub(crate) device: PciDevice,
+    file: OwnedFd,
+    /// How often it is open.
+    opens: Mutex<u32>,
+}
+
+impl Slot {
+    pub(crate) fn new(device: PciDevice) -> io::Result<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = rustix::fs::memfd_create("vfio-device", flags)?;
+        rustix::fs::ftruncate(&file, REGIONS << REGION_SHIFT)?;
+        rustix::fs::fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+        let file = rustix::io::fcntl_dupfd_cloexec(&file, OWN_FDS)?;
+        Ok(Self { device, file, opens: Mutex::default() })
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.device.fmt(f)
+    }
+}
+
+/// A device that is open. It stays so while a descriptor of it or a mapping is there.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    slot: Arc<Slot>,
+    _open: OpenDevice,
+}
+
+/// Where in a device's file an offset is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) region: u8,
+    pub(crate) offset: u64,
+}
+
+impl Place {
+    /// The kernel takes no negative offset.
+    pub(crate) fn of(offset: i64) -> Result<Self, Errno> {
+        let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        let region = u8::try_from(offset >> REGION_SHIFT).map_err(|_| Errno::EINVAL)?;
+        Ok(Self { region, offset: offset & ((1 << REGION_SHIFT) - 1) })
+    }
+}
+
+impl Opened {
+    /// Opens the device once more.
+    pub(crate) fn new(slot: Arc<Slot>, open: OpenDevice) -> Self {
+        *slot.opens.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self { slot, _open: open }
+    }
+
+    pub(crate) fn device(&self) -> &PciDevice {
+        &self.slot.device
+    }
+
+    /// A descriptor of the file, for the program.
+    pub(crate) fn descriptor(&self) -> Result<OwnedFd, Errno> {
+        rustix::io::fcntl_dupfd_cloexec(&self.slot.file, 0).map_err(|error| Errno(error.raw_os_error()))
+    }
+
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.slot.file.as_fd()
+    }
+
+    /// Reads a region, as `pread` does.
+    pub(crate) fn read(&self, place: Place, into: &mut [u8]) -> Result<usize, Errno> {
+        self.device().read(place.region, place.offset, into).map_err(|error| refuse(&error))
+    }
+
+    /// Writes a region, as `pwrite` does.
+    pub(crate) fn write(&self, place: Place, bytes: &[u8]) -> Result<usize, Errno> {
+        self.device().write(place.region, place.offset, bytes).map_err(|error| refuse(&error))
+    }
+
+    /// What a mapping of `length` bytes from `place` on would show. EINVAL for what cannot be mapped.
+    pub(crate) fn mappable(&self, place: Place, length: u64) -> Result<BarContent, Errno> {
+        let function = self.device().function();
+        let bar = function.bars.iter().find(|bar| bar.index == place.region);
+        let bar = bar.filter(|_| place.region < CONFIG_REGION).ok_or(Errno::EINVAL)?;
+        let end = place.offset.checked_add(length);
+        match end.is_some_and(|end| end <= bar.size) {
+            true => Ok(bar.content),
+            false => Err(Errno::EINVAL),
+        }
+    }
+}
+
+fn refuse(error: &RegionError) -> Errno {
+    error.errno()
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let mut opens = self.slot.opens.lock().unwrap_or_else(PoisonError::into_inner);
+        *opens -= 1;
+        if *opens == 0 {
+            self.slot.device.release();
+        }
+    }
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The host that this process sees, its devices, and what the process has of them.
+//!
+//! A process has one world, made when it first needs it. After a fork the child has none: what it has
+//! inherited stays its parent's.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::process::{Resource, getrlimit};
+use vfio_sim::device::Pace;
+use vfio_sim::host::Host;
+use vfio_sim::run::{SETTINGS_VARIABLE, Settings, SettingsError};
+use vfio_type1::{Errno, GroupId, Process, Vfio};
+
+use crate::files::Files;
+use crate::memory::ProcessMemory;
+use crate::opened::Slot;
+use crate::say::say;
+use crate::windows::Windows;
+
+/// A file of VFIO's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Node {
+    /// `/dev/vfio/vfio`.
+    Container,
+    /// `/dev/vfio/N`, or `/dev/vfio/noiommu-N`.
+    Group(GroupId),
+}
+
+/// What identifies a file, whatever path leads to it: its device and its inode.
+pub(crate) type FileId = (u64, u64);
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) settings: Settings,
+    host: Host,
+    pub(crate) vfio: Vfio,
+    pub(crate) memory: Arc<ProcessMemory>,
+    pub(crate) process: Arc<Process>,
+    pub(crate) windows: Arc<Windows>,
+    pub(crate) files: Files,
+    nodes: HashMap<FileId, Node>,
+    slots: Mutex<BTreeMap<String, Arc<Slot>>>,
+}
+
+static WORLD: AtomicPtr<World> = AtomicPtr::new(ptr::null_mut());
+
+impl World {
+    /// The world, if it has been made.
+    #[inline]
+    #[expect(unsafe_code, reason = "a world is never freed")]
+    pub(crate) fn get() -> Option<&'static Self> {
+        // SAFETY: the pointer is null or that of a world that `make` has leaked.
+        unsafe { WORLD.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The world, made if need be; `None` if it cannot be made.
+    pub(crate) fn get_or_make() -> Option<&'static Self> {
+        if let Some(world) = Self::get() {
+            return Some(world);
+        }
+        let made = Box::into_raw(Box::new(Self::make().map_err(|error| say(error)).ok()?));
+        // Another thread may have been faster. Then this one's is left alone: nobody has seen it.
+        let _ = WORLD.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire);
+        Self::get()
+    }
+
+    /// Forgets the world, in a child that has just been made by `fork`: other threads may have left locks
+    /// behind that nobody will ever open.
+    pub(crate) fn forget() {
+        WORLD.store(ptr::null_mut(), Ordering::Release);
+    }
+
+    fn make() -> Result<Self, SettingsError> {
+        let path = std::env::var_os(SETTINGS_VARIABLE).unwrap_or_default();
+        let settings = Settings::load(Path::new(&path))?;
+        let (host, vfio) = settings.boot()?;
+        let windows = Arc::new(Windows::default());
+        let memory = Arc::new(ProcessMemory::new(Arc::clone(&windows)));
+        let process = Process::new(Arc::clone(&memory) as Arc<_>);
+        process.set_cap_ipc_lock(settings.ipc_lock);
+        let nodes = nodes(&vfio);
+        let (files, slots) = (Files::default(), Mutex::default());
+        let world = Self { settings, host, vfio, memory, process, windows, files, nodes, slots };
+        world.read_limits();
+        Ok(world)
+    }
+
+    /// Takes the process's limit on locked memory as it is now.
+    pub(crate) fn read_limits(&self) {
+        self.process.set_memlock(getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX));
+    }
+
+    /// The file of VFIO's that has this identity.
+    pub(crate) fn node(&self, id: FileId) -> Option<Node> {
+        self.nodes.get(&id).copied()
+    }
+
+    /// A device of the host, powered on when it is first wanted.
+    pub(crate) fn slot(&self, name: &str) -> Result<Arc<Slot>, Errno> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(name) {
+            return Ok(Arc::clone(slot));
+        }
+        let device = self.host.power_on(&self.vfio, name, Pace::Immediate).map_err(|error| {
+            say(error);
+            Errno::ENODEV
+        })?;
+        let slot = Slot::new(device).map_err(|error| {
+            say(format!("{name}: no file for the device: {error}"));
+            Errno::ENOMEM
+        })?;
+        let slot = Arc::new(slot);
+        slots.insert(name.to_owned(), Arc::clone(&slot));
+        Ok(slot)
+    }
+}
+
+/// The files of VFIO's that are there, by their identity.
+fn nodes(vfio: &Vfio) -> HashMap<FileId, Node> {
+    let group = |id: GroupId| (format!("/dev/vfio/{id}"), Node::Group(id));
+    let paths = [("/dev/vfio/vfio".to_owned(), Node::Container)];
+    let paths = paths.into_iter().chain(vfio.groups().map(group));
+    let known = paths.filter_map(|(path, node)| {
+        let stat = rustix::fs::stat(path).ok()?;
+        Some(((stat.st_dev, stat.st_ino), node))
+    });
+    known.collect()
+}
