@@ -17,6 +17,7 @@ use crate::bus::{Found, KnownOwners, Port};
 use crate::fault::{DmaAccess, DmaFault, FaultCause, Refusal, Removal};
 use crate::host::{Group, GroupId};
 use crate::iova_list::is_excluded;
+use crate::kernel::Kernel;
 use crate::memory::{Fault, Memory};
 use crate::process::Process;
 use crate::range::{IovaRange, RangeError};
@@ -84,6 +85,11 @@ impl BusMaster {
     /// Its group.
     pub fn group(&self) -> GroupId {
         self.group.id
+    }
+
+    /// The kernel that is imitated.
+    pub fn kernel(&self) -> &Kernel {
+        &self.shared.kernel
     }
 
     /// Reads memory. On a fault, `into` holds what lies below it.

@@ -64,6 +64,17 @@ pub enum UnmapAtTop {
     Works,
 }
 
+/// How much of its structure `VFIO_DEVICE_GET_INFO` writes (`vfio_pci_core.c`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceInfoSize {
+    /// 16 bytes, up to the number of interrupts (before 5.10).
+    Short,
+    /// 20 bytes, with the offset of the capabilities, if there is room for that (5.10 to 6.5).
+    WithCapOffset,
+    /// What there is room for, of 24 (from 6.6).
+    Room,
+}
+
 /// What a kernel does where kernels differ. Each field names a behaviour and says from which
 /// release it holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -127,6 +138,13 @@ pub struct Behaviours {
     pub device_options: bool,
     /// `mmap` of a container is ENODEV rather than EINVAL. Between 5.11 and 6.1. Spec 1.1.
     pub mmap_is_enodev: bool,
+    /// How much `VFIO_DEVICE_GET_INFO` writes.
+    pub device_info_size: DeviceInfoSize,
+    /// `VFIO_DEVICE_FEATURE` exists. 5.7.
+    pub device_features: bool,
+    /// `VFIO_DEVICE_SET_IRQS` takes MSI-X vectors beyond those that are on, if the platform can allocate
+    /// them one by one. 6.5.
+    pub dynamic_msix: bool,
     /// A failed domain allocation is always EIO. Up to 6.1. Spec 3.1.
     pub domain_alloc_is_eio: bool,
     /// The first process address that a dirty bitmap may not reach. Depends on the CPU too: these
@@ -162,6 +180,9 @@ const NEWEST: Behaviours = Behaviours {
     device_name_first: true,
     device_options: true,
     mmap_is_enodev: true,
+    device_info_size: DeviceInfoSize::Room,
+    device_features: true,
+    dynamic_msix: true,
     domain_alloc_is_eio: false,
     user_limit: Vaddr(0x00ff_ffff_ffff_f000),
 };
@@ -177,13 +198,15 @@ const V6_12: Behaviours = Behaviours {
     ..NEWEST
 };
 
-/// Debian 6.1.192: before the aligned chain of 6.6 and iommufd in 6.2.
+/// Debian 6.1.192: before the aligned structures of 6.6, MSI-X vectors one by one in 6.5 and iommufd in 6.2.
 const V6_1: Behaviours = Behaviours {
     smmu_nesting_is_eperm: false,
     sysfs_one_page: false,
     info_chain: InfoChain::Packed,
     direct_regions: DirectRegions::VtdRefusesClaim,
     foreign_fd_is_ebadfd: false,
+    device_info_size: DeviceInfoSize::WithCapOffset,
+    dynamic_msix: false,
     domain_alloc_is_eio: true,
     ..V6_12
 };
@@ -216,6 +239,8 @@ const SERIES_2018_V6: Behaviours = Behaviours {
     info_chain: InfoChain::IovaRanges,
     vtd_nesting_is_enodev: false,
     device_options: false,
+    device_info_size: DeviceInfoSize::Short,
+    device_features: false,
     ..V5_10
 };
 

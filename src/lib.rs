@@ -164,7 +164,8 @@ pub use info::{Info, Migration};
 pub use inject::{Allocation, Injected, MAX_INJECTED, OutOfMemory};
 pub use iova_list::{IovaList, is_excluded};
 pub use kernel::{
-    Behaviours, DirectRegions, InfoChain, Kernel, Ownership, UnknownKernel, UnmapAtTop,
+    Behaviours, DeviceInfoSize, DirectRegions, InfoChain, Kernel, Ownership, UnknownKernel,
+    UnmapAtTop,
 };
 pub use map::{MapDma, MapError};
 pub use mapping::MappingInfo;

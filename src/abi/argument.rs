@@ -31,30 +31,33 @@ impl ArgumentError {
     }
 }
 
-/// Bytes of a request, read from the caller.
-pub(super) struct Bytes<const N: usize>([u8; N]);
+/// Bytes of a request, read from the caller. Integers are little-endian; one that is asked for past the `N`
+/// bytes is a panic, since it is the code that names offsets.
+#[derive(Clone, Debug)]
+pub struct Bytes<const N: usize>([u8; N]);
 
 impl<const N: usize> Bytes<N> {
+    /// An answer that owes nothing to the request.
+    pub fn zeroed() -> Self {
+        Self([0; N])
+    }
+
     /// Reads `N` bytes at `offset` behind the argument.
-    pub(super) fn read(
-        memory: &dyn Memory,
-        arg: u64,
-        offset: usize,
-    ) -> Result<Self, ArgumentError> {
+    pub fn read(memory: &dyn Memory, arg: u64, offset: usize) -> Result<Self, ArgumentError> {
         let mut bytes = [0; N];
         memory.read(behind(arg, offset), &mut bytes).map_err(ArgumentError::Fault)?;
         Ok(Self(bytes))
     }
 
     /// Reads the first `N` bytes of a structure, whose `argsz` must cover them.
-    pub(super) fn read_sized(memory: &dyn Memory, arg: u64) -> Result<Self, ArgumentError> {
+    pub fn read_sized(memory: &dyn Memory, arg: u64) -> Result<Self, ArgumentError> {
         let bytes = Self::read(memory, arg, 0)?;
         bytes.require(N)?;
         Ok(bytes)
     }
 
     /// Refuses an `argsz` below `minimum`.
-    pub(super) fn require(&self, minimum: usize) -> Result<(), ArgumentError> {
+    pub fn require(&self, minimum: usize) -> Result<(), ArgumentError> {
         let argsz = self.argsz();
         if (argsz as usize) < minimum {
             return Err(ArgumentError::TooShort { argsz, minimum });
@@ -62,38 +65,53 @@ impl<const N: usize> Bytes<N> {
         Ok(())
     }
 
-    pub(super) fn argsz(&self) -> u32 {
+    /// The first integer, which says how much room there is at the argument, in bytes.
+    pub fn argsz(&self) -> u32 {
         self.u32_at(0)
     }
 
-    pub(super) fn u32_at(&self, offset: usize) -> u32 {
+    /// The integer of 32 bits at `offset`.
+    pub fn u32_at(&self, offset: usize) -> u32 {
         let mut bytes = [0; 4];
         bytes.copy_from_slice(&self.0[offset..offset + 4]);
         u32::from_le_bytes(bytes)
     }
 
-    pub(super) fn u64_at(&self, offset: usize) -> u64 {
+    /// The integer of 64 bits at `offset`.
+    pub fn u64_at(&self, offset: usize) -> u64 {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&self.0[offset..offset + 8]);
         u64::from_le_bytes(bytes)
     }
 
-    pub(super) fn set_u32(&mut self, offset: usize, value: u32) {
+    /// Sets the integer of 32 bits at `offset`.
+    pub fn set_u32(&mut self, offset: usize, value: u32) {
         self.0[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
     }
 
-    pub(super) fn set_u64(&mut self, offset: usize, value: u64) {
+    /// Sets the integer of 64 bits at `offset`.
+    pub fn set_u64(&mut self, offset: usize, value: u64) {
         self.0[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
     }
 
     /// Writes the bytes back to where the structure starts.
-    pub(super) fn write(&self, memory: &dyn Memory, arg: u64) -> Result<(), ArgumentError> {
-        memory.write(Vaddr(arg), &self.0).map_err(ArgumentError::Fault)
+    pub fn write(&self, memory: &dyn Memory, arg: u64) -> Result<(), ArgumentError> {
+        self.write_first(N, memory, arg)
+    }
+
+    /// Writes the first `count` bytes back, or all of them if there are not so many.
+    pub fn write_first(
+        &self,
+        count: usize,
+        memory: &dyn Memory,
+        arg: u64,
+    ) -> Result<(), ArgumentError> {
+        memory.write(Vaddr(arg), &self.0[..count.min(N)]).map_err(ArgumentError::Fault)
     }
 }
 
 /// The address `offset` bytes behind the argument. An argument at the very end of the space wraps
 /// to addresses that hold no structure either.
-pub(super) fn behind(arg: u64, offset: usize) -> Vaddr {
+pub fn behind(arg: u64, offset: usize) -> Vaddr {
     Vaddr(arg.wrapping_add(offset as u64))
 }

@@ -5,6 +5,8 @@
 //! from the caller's memory, hand it to the typed door, and write back what the kernel writes
 //! back. This layer knows bytes, sizes and their order; every other rule is behind the typed door.
 //!
+//! [`Bytes`] is for whoever adds another door of this kind, as `vfio-sim` does for devices.
+//!
 //! Sizes and offsets are held against `vfio-bindings` when this crate is compiled.
 //!
 //! [`Container::ioctl`]: crate::Container::ioctl
@@ -16,7 +18,7 @@ mod container;
 mod group;
 mod layout;
 
-pub use argument::ArgumentError;
+pub use argument::{ArgumentError, Bytes, behind};
 pub use container::ContainerIoctlError;
 pub use group::{GroupIoctlError, GroupReply};
 pub use layout::command;

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
 use rustix::mm::{MapFlags, ProtFlags};
-use vfio_sim::device::BarContent;
+use vfio_sim::device::{BarContent, NotEventFd};
 use vfio_type1::abi::{FileOperation, GroupReply, container_file_errno};
 use vfio_type1::{Errno, FdTarget, Memory as _, OpenGroup, Vaddr, VaddrRange};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::files::File;
 use crate::guard::PAGE;
-use crate::opened::{Opened, Place};
+use crate::opened::{OWN_FDS, Opened, Place};
 use crate::say::say;
 use crate::trap;
 use crate::windows::Window;
@@ -154,20 +154,22 @@ fn group_ioctl(world: &World, group: &OpenGroup, command: u32, arg: u64) -> Answ
 }
 
 fn device_ioctl(world: &World, opened: &Opened, command: u32, arg: u64) -> Answer {
-    let _ = (world, opened, command, arg, eventfd as fn(i32) -> Option<EventFd>);
-    Err(Errno::ENOTTY)
+    let answer = opened.device().ioctl(&world.process, command, arg, eventfd);
+    answer.map(i64::from).map_err(|error| error.errno())
 }
 
 /// The program's eventfd, kept open for as long as the device signals it.
 #[expect(unsafe_code, reason = "a copy of the program's descriptor is this library's own")]
-fn eventfd(fd: i32) -> Option<EventFd> {
-    let target = rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new()).ok()?;
-    if !target.to_string_lossy().starts_with("anon_inode:[eventfd]") {
-        return None;
+fn eventfd(fd: i32) -> Result<EventFd, NotEventFd> {
+    let open = borrow(fd).ok_or(NotEventFd::Closed)?;
+    let copy = rustix::io::fcntl_dupfd_cloexec(open, OWN_FDS);
+    let copy = copy.map_err(|_| NotEventFd::Closed)?;
+    let target = rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new());
+    if !target.is_ok_and(|target| target.to_bytes() == b"anon_inode:[eventfd]") {
+        return Err(NotEventFd::Other);
     }
-    let copy = rustix::io::fcntl_dupfd_cloexec(borrow(fd)?, crate::opened::OWN_FDS).ok()?;
     // SAFETY: nobody else has this descriptor.
-    Some(unsafe { EventFd::from_raw_fd(copy.into_raw_fd()) })
+    Ok(unsafe { EventFd::from_raw_fd(copy.into_raw_fd()) })
 }
 
 /// What is at once in this library's own memory, on the way between a device and the program.
@@ -248,7 +250,7 @@ pub(crate) fn mmap(world: &World, file: &File, request: MapRequest) -> Result<u6
     let opened = device(world, file, FileOperation::Mmap)?;
     let place = Place::of(request.offset)?;
     let bytes = (request.bytes as u64).checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)?;
-    if request.flags & libc::MAP_TYPE == libc::MAP_PRIVATE || !world.settings.mmap {
+    if request.flags & libc::MAP_TYPE == libc::MAP_PRIVATE {
         return Err(Errno::EINVAL);
     }
     let content = opened.mappable(place, bytes)?;

@@ -11,7 +11,7 @@ use std::os::fd::{BorrowedFd, AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use vfio_sim::device::{BarContent, CONFIG_REGION, PciDevice, RegionError};
+use vfio_sim::device::{BarContent, PciDevice, RegionError};
 use vfio_type1::{Errno, OpenDevice};
 
 /// The bits of a file offset that are the offset in a region (`VFIO_PCI_OFFSET_SHIFT`).
@@ -105,7 +105,7 @@ impl Opened {
     pub(crate) fn mappable(&self, place: Place, length: u64) -> Result<BarContent, Errno> {
         let function = self.device().function();
         let bar = function.bars.iter().find(|bar| bar.index == place.region);
-        let bar = bar.filter(|_| place.region < CONFIG_REGION).ok_or(Errno::EINVAL)?;
+        let bar = bar.filter(|_| self.device().can_mmap(place.region)).ok_or(Errno::EINVAL)?;
         let end = place.offset.checked_add(length);
         match end.is_some_and(|end| end <= bar.size) {
             true => Ok(bar.content),

@@ -110,6 +110,7 @@ impl World {
             say(error);
             Errno::ENODEV
         })?;
+        device.set_mmap(self.settings.mmap);
         let slot = Slot::new(device).map_err(|error| {
             say(format!("{name}: no file for the device: {error}"));
             Errno::ENOMEM

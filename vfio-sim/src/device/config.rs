@@ -142,7 +142,12 @@ impl ConfigSpace {
     pub(crate) fn show_interrupt(&mut self, wanted: bool) -> bool {
         let status = &mut self.bytes[offset::STATUS];
         *status = *status & !INTERRUPT | if wanted { INTERRUPT } else { 0 };
-        self.bytes[offset::COMMAND + 1] & NO_LINE == 0
+        !self.line_disabled()
+    }
+
+    /// Whether the interrupt line is off.
+    pub(crate) fn line_disabled(&self) -> bool {
+        self.bytes[offset::COMMAND + 1] & NO_LINE != 0
     }
 
     /// Whether BARs of this kind decode.

@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Interrupts as VFIO gives them out: an eventfd for each vector (`VFIO_DEVICE_SET_IRQS`,
-//! `drivers/vfio/pci/vfio_pci_intrs.c`).
+//! `drivers/vfio/pci/vfio_pci_intrs.c`). This file owns what is on and who is told; `set_irqs` has the rules.
 //!
-//! One kind is on at a time. The interrupt line is masked when it has fired, until its owner unmasks
-//! it; if the device still asserts it then, it fires again.
+//! One of INTx, MSI and MSI-X is on at a time. The interrupt line is masked when it has fired, until its
+//! owner unmasks it; if the device still asserts it then, it fires again.
 
 use std::fmt;
-use std::io;
-use std::os::fd::AsRawFd as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use vfio_type1::Errno;
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::device::irq_error::IrqError;
+use crate::device::listener::Listener;
 use crate::device::model::Function;
 
 /// The kinds of interrupts, by their index in VFIO.
@@ -25,6 +23,20 @@ pub enum IrqIndex {
     Msi,
     /// MSI-X (`VFIO_PCI_MSIX_IRQ_INDEX`, 2).
     Msix,
+    /// Errors on the bus (`VFIO_PCI_ERR_IRQ_INDEX`, 3), of PCI Express devices. A simulated device has none.
+    Error,
+    /// The host wants the device back (`VFIO_PCI_REQ_IRQ_INDEX`, 4).
+    Request,
+}
+
+impl IrqIndex {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Line, Self::Msi, Self::Msix, Self::Error, Self::Request];
+
+    /// The kind with this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.get(usize::try_from(number).ok()?).copied()
+    }
 }
 
 impl fmt::Display for IrqIndex {
@@ -33,101 +45,58 @@ impl fmt::Display for IrqIndex {
             Self::Line => "INTx",
             Self::Msi => "MSI",
             Self::Msix => "MSI-X",
+            Self::Error => "ERR",
+            Self::Request => "REQ",
         })
-    }
-}
-
-/// Interrupts that cannot be set up.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IrqError {
-    /// The device has fewer vectors. EINVAL.
-    #[error("the device has {known} {index} vectors; {wanted} are asked for")]
-    TooMany {
-        /// The kind.
-        index: IrqIndex,
-        /// How many it has.
-        known: u16,
-        /// How many are asked for.
-        wanted: usize,
-    },
-    /// Interrupts of another kind are on. EINVAL.
-    #[error("{on} is on; turn it off before {wanted}")]
-    OtherKind {
-        /// What is on.
-        on: IrqIndex,
-        /// What is asked for.
-        wanted: IrqIndex,
-    },
-    /// An eventfd cannot be watched, most likely since the process has too many files open. ENOMEM.
-    #[error("an eventfd cannot be used: {problem}")]
-    Unusable {
-        /// What the operating system says.
-        problem: String,
-    },
-}
-
-impl IrqError {
-    /// What the kernel answers.
-    pub fn errno(&self) -> Errno {
-        match self {
-            Self::TooMany { .. } | Self::OtherKind { .. } => Errno::EINVAL,
-            Self::Unusable { .. } => Errno::ENOMEM,
-        }
     }
 }
 
 /// The interrupts of a device.
 #[derive(Debug)]
 pub(super) struct Interrupts {
-    vectors: [u16; 3],
+    vectors: [u16; 5],
+    /// Whether MSI-X vectors can be added while it is on.
+    pub(super) dynamic_msix: bool,
     wiring: Mutex<Wiring>,
 }
 
+/// Who is told of what.
 #[derive(Debug, Default)]
-struct Wiring {
-    on: Option<IrqIndex>,
-    listeners: Vec<Option<Listener>>,
-    line_masked: bool,
-}
-
-/// An eventfd that is signalled without ever waiting for its owner, even if it is a blocking one.
-struct Listener {
-    eventfd: EventFd,
-    room: Epoll,
-}
-
-impl Listener {
-    fn new(eventfd: EventFd) -> io::Result<Self> {
-        let room = Epoll::new()?;
-        let event = EpollEvent::new(EventSet::OUT, 0);
-        room.ctl(ControlOperation::Add, eventfd.as_raw_fd(), event)?;
-        Ok(Self { eventfd, room })
-    }
-
-    fn signal(&self) {
-        let has_room = self.room.wait(0, &mut [EpollEvent::default()]);
-        // Without room the owner has more signals to read than it will ever count.
-        if has_room.is_ok_and(|events| events == 1) {
-            let _ = self.eventfd.write(1);
-        }
-    }
-}
-
-impl fmt::Debug for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.eventfd.fmt(f)
-    }
+pub(super) struct Wiring {
+    /// INTx, MSI or MSI-X.
+    pub(super) on: Option<IrqIndex>,
+    /// Of the kind that is on, by vector.
+    pub(super) listeners: Vec<Option<Listener>>,
+    pub(super) line_masked: bool,
+    pub(super) error: Option<Listener>,
+    pub(super) request: Option<Listener>,
 }
 
 impl Interrupts {
-    pub(super) fn new(function: &Function) -> Self {
-        let Function { interrupt_line, msi_vectors, msix_vectors, .. } = *function;
-        let vectors = [u16::from(interrupt_line), msi_vectors, msix_vectors];
-        Self { vectors, wiring: Mutex::default() }
+    pub(super) fn new(function: &Function, dynamic_msix: bool) -> Self {
+        let Function { interrupt_line, msi_vectors, msix_vectors, express, .. } = *function;
+        let line = u16::from(interrupt_line);
+        let vectors = [line, msi_vectors, msix_vectors, u16::from(express), 1];
+        Self { vectors, dynamic_msix, wiring: Mutex::default() }
     }
 
     pub(super) fn count(&self, index: IrqIndex) -> u16 {
         self.vectors[index as usize]
+    }
+
+    /// Whether the device has vectors `start..start + count`, and the first one even if it is none of them.
+    pub(super) fn check_known(
+        &self,
+        index: IrqIndex,
+        start: u32,
+        count: u32,
+    ) -> Result<(), IrqError> {
+        let known = self.count(index);
+        let last = u64::from(start) + u64::from(count.max(1));
+        match last <= u64::from(known) {
+            true => Ok(()),
+            false => Err(IrqError::TooMany { index, known, start, count }),
+        }
     }
 
     /// Sets the eventfds of an index, from vector 0 on; none at all turns it off.
@@ -136,26 +105,30 @@ impl Interrupts {
         index: IrqIndex,
         eventfds: Vec<Option<EventFd>>,
     ) -> Result<(), IrqError> {
-        let (known, wanted) = (self.count(index), eventfds.len());
-        if wanted > usize::from(known) {
-            return Err(IrqError::TooMany { index, known, wanted });
+        if !eventfds.is_empty() {
+            self.check_known(index, 0, u32::try_from(eventfds.len()).unwrap_or(u32::MAX))?;
         }
-        let mut wiring = self.lock();
-        match wiring.on {
-            Some(on) if on != index => return Err(IrqError::OtherKind { on, wanted: index }),
-            _ => {}
-        }
-        let on = (!eventfds.is_empty()).then_some(index);
         let listen = |eventfd: Option<EventFd>| eventfd.map(Listener::new).transpose();
-        let listeners = eventfds.into_iter().map(listen).collect::<io::Result<_>>();
-        let unusable = |error: io::Error| IrqError::Unusable { problem: error.to_string() };
-        *wiring = Wiring { on, listeners: listeners.map_err(unusable)?, line_masked: false };
+        let listeners: Vec<_> = eventfds.into_iter().map(listen).collect::<Result<_, _>>()?;
+        let mut wiring = self.lock();
+        if let Some(single) = wiring.single(index) {
+            *single = listeners.into_iter().next().flatten();
+            return Ok(());
+        }
+        wiring.check_kind(index)?;
+        wiring.on = (!listeners.is_empty()).then_some(index);
+        wiring.listeners = listeners;
+        wiring.line_masked = false;
         Ok(())
     }
 
     /// Turns off whatever is on.
     pub(super) fn turn_off(&self) {
         *self.lock() = Wiring::default();
+    }
+
+    pub(super) fn mask_line(&self) {
+        self.lock().line_masked = true;
     }
 
     pub(super) fn unmask_line(&self) {
@@ -177,7 +150,7 @@ impl Interrupts {
                 let last = wiring.listeners.len().saturating_sub(1);
                 wiring.signal(usize::from(vector).min(last))
             }
-            Some(IrqIndex::Line) | None => false,
+            _ => false,
         };
     }
 
@@ -193,18 +166,46 @@ impl Interrupts {
     /// Signals a vector whatever the device does, as `VFIO_IRQ_SET_DATA_NONE` with
     /// `VFIO_IRQ_SET_ACTION_TRIGGER` does; returns whether it is set up.
     pub(super) fn trigger(&self, index: IrqIndex, vector: u16) -> bool {
-        let wiring = self.lock();
+        let mut wiring = self.lock();
+        if let Some(single) = wiring.single(index) {
+            single.iter().for_each(Listener::signal);
+            return single.is_some();
+        }
         wiring.on == Some(index) && wiring.signal(usize::from(vector))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Wiring> {
-        // The wiring is replaced whole, so a panic leaves it usable.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Wiring> {
+        // A panic leaves a vector set or not set, and the wiring usable.
         self.wiring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Wiring {
-    fn signal(&self, vector: usize) -> bool {
+    /// The listener of a kind that has one vector, and is on beside the others.
+    pub(super) fn single(&mut self, index: IrqIndex) -> Option<&mut Option<Listener>> {
+        match index {
+            IrqIndex::Error => Some(&mut self.error),
+            IrqIndex::Request => Some(&mut self.request),
+            IrqIndex::Line | IrqIndex::Msi | IrqIndex::Msix => None,
+        }
+    }
+
+    /// Refuses a kind while another one is on.
+    pub(super) fn check_kind(&self, wanted: IrqIndex) -> Result<(), IrqError> {
+        match self.on {
+            Some(on) if on != wanted => Err(IrqError::OtherKind { on, wanted }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Turns off the kind that is on.
+    pub(super) fn turn_off(&mut self) {
+        self.on = None;
+        self.listeners.clear();
+        self.line_masked = false;
+    }
+
+    pub(super) fn signal(&self, vector: usize) -> bool {
         let listener = self.listeners.get(vector).and_then(Option::as_ref);
         if let Some(listener) = listener {
             listener.signal();
@@ -227,7 +228,7 @@ mod tests {
 
     #[test]
     fn one_kind_is_on_at_a_time() {
-        let interrupts = Interrupts::new(&Edu::default().function());
+        let interrupts = Interrupts::new(&Edu::default().function(), true);
         let (theirs, ours) = eventfd();
         interrupts.set(IrqIndex::Msi, vec![Some(theirs)]).unwrap();
         interrupts.message(0);
@@ -237,7 +238,10 @@ mod tests {
         let refused = interrupts.set(IrqIndex::Line, vec![Some(theirs)]).unwrap_err();
         assert_eq!(refused.to_string(), "MSI is on; turn it off before INTx");
         let refused = interrupts.set(IrqIndex::Msix, vec![None]).unwrap_err();
-        assert_eq!(refused.to_string(), "the device has 0 MSI-X vectors; 1 are asked for");
+        assert_eq!(
+            refused.to_string(),
+            "the device has 0 MSI-X vectors; 1 from 0 on are asked for"
+        );
         interrupts.set(IrqIndex::Msi, Vec::new()).unwrap();
         interrupts.message(0);
         assert!(ours.read().is_err() && interrupts.on().is_none());
@@ -245,7 +249,7 @@ mod tests {
 
     #[test]
     fn an_owner_that_does_not_read_keeps_nobody_waiting() {
-        let interrupts = Interrupts::new(&Edu::default().function());
+        let interrupts = Interrupts::new(&Edu::default().function(), true);
         let full = EventFd::new(0).unwrap();
         full.write(u64::MAX - 1).unwrap();
         interrupts.set(IrqIndex::Msi, vec![Some(full.try_clone().unwrap())]).unwrap();
@@ -257,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_line_fires_once_until_it_is_unmasked() {
-        let interrupts = Interrupts::new(&Edu::default().function());
+        let interrupts = Interrupts::new(&Edu::default().function(), true);
         let (theirs, ours) = eventfd();
         interrupts.set(IrqIndex::Line, vec![Some(theirs)]).unwrap();
         interrupts.set_line(true);

@@ -2,11 +2,13 @@
 //! Simulated PCI devices that do DMA.
 //!
 //! A [`PciDevice`] is what VFIO hands out for one: configuration space, regions, interrupts by eventfd,
-//! reset. Behind it a [`Model`] keeps the registers and does the work; it reaches memory only by its
-//! [`Link`], through the container that its group is in. There are three models:
+//! reset, and the ioctls of its file ([`PciDevice::ioctl`]). Behind it a [`Model`] keeps the registers and
+//! does the work; it reaches memory only by its [`Link`], through the container that its group is in. These
+//! are the models:
 //!
 //! - [`engine`]: a DMA test engine, which copies, fills, dirties chosen pages and goes astray as told;
 //! - [`edu`]: the register interface of QEMU's educational device;
+//! - [`ioat`]: a channel of Intel's IOAT DMA engine;
 //! - [`peer`]: a BAR full of memory, for peer-to-peer DMA.
 //!
 //! `vfio-sim/DEVICES.md` has their registers. A host file or a command line places them
@@ -50,23 +52,29 @@ mod config;
 pub mod edu;
 pub mod engine;
 mod interrupts;
+pub mod ioctl;
+mod irq_error;
 mod link;
+mod listener;
 mod model;
 mod pci_device;
 pub mod peer;
 mod place;
 mod region;
+mod set_irqs;
 mod spec;
 mod window;
 
 pub use bar::BarMemory;
 pub(crate) use config::ConfigSpace;
-pub use interrupts::{IrqError, IrqIndex};
+pub use interrupts::IrqIndex;
+pub use irq_error::IrqError;
 pub use link::Link;
 pub use model::{BadFunction, BarContent, BarLayout, Function, Model, Register};
 pub use pci_device::{Pace, PciDevice};
 pub(crate) use place::check_places;
 pub use place::{PlaceError, PowerOnError};
 pub use region::{CONFIG_REGION, RegionError};
+pub use set_irqs::NotEventFd;
 pub use spec::{DeviceSpec, ModelSpec, SpecError};
 pub use window::{MappedBars, NotMemory};

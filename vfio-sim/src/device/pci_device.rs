@@ -10,18 +10,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use vfio_type1::BusMaster;
+use vfio_type1::{BusMaster, Kernel};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::bar::BarMemory;
 use crate::device::config::ConfigSpace;
-use crate::device::interrupts::{Interrupts, IrqError, IrqIndex};
+use crate::device::interrupts::{Interrupts, IrqIndex};
+use crate::device::irq_error::IrqError;
 use crate::device::link::Link;
 use crate::device::model::{BadFunction, BarContent, BarLayout, Function, Model, Register};
 use crate::device::region::{CONFIG_REGION, RegionError, check_config, registers, within};
+use crate::device::set_irqs::{Resolve, SetIrqs};
 use crate::names::pci_bus;
 use crate::pci::{BarKind, PciFunction};
 
@@ -50,6 +53,8 @@ struct Shared {
     interrupts: Interrupts,
     /// Configuration space as it is at first.
     fresh: ConfigSpace,
+    /// Whether BARs are offered for mmap.
+    mmap: AtomicBool,
     /// By the index of the BAR.
     memory: BTreeMap<u8, Arc<BarMemory>>,
     state: Mutex<State>,
@@ -86,9 +91,9 @@ impl PciDevice {
         let memory = memory.map(|bar| (bar.index, Arc::new(BarMemory::new(bar.size)))).collect();
         let fresh = config.clone();
         let state = Mutex::new(State { config, model, busy: false, stop: false });
-        let interrupts = Interrupts::new(&function);
-        let changed = Condvar::new();
-        let shared = Shared { name, function, pace, bus, interrupts, fresh, memory, state, changed };
+        let interrupts = Interrupts::new(&function, bus.kernel().behaviours().dynamic_msix);
+        let (mmap, changed) = (AtomicBool::new(true), Condvar::new());
+        let shared = Shared { name, function, pace, bus, interrupts, fresh, mmap, memory, state, changed };
         let shared = Arc::new(shared);
         let worker = (pace == Pace::Threaded).then(|| {
             let shared = Arc::clone(&shared);
@@ -113,6 +118,23 @@ impl PciDevice {
             CONFIG_REGION => self.shared.lock().config.bytes().len() as u64,
             bar => self.shared.bar(bar).map_or(0, |bar| bar.size),
         }
+    }
+
+    /// The kernel whose VFIO hands it out.
+    pub fn kernel(&self) -> &Kernel {
+        self.shared.bus.kernel()
+    }
+
+    /// Sets whether BARs are offered for `mmap`, as they are at first. A VMM with KVM makes memory slots
+    /// of what it can map, and there is nothing behind registers.
+    pub fn set_mmap(&self, mmap: bool) {
+        self.shared.mmap.store(mmap, Ordering::Relaxed);
+    }
+
+    /// Whether a region can be mapped: a BAR of memory with a page of 4 KiB or more.
+    pub fn can_mmap(&self, region: u8) -> bool {
+        let maps = |bar: &BarLayout| bar.kind != BarKind::Io && bar.size >= 4096;
+        self.shared.mmap.load(Ordering::Relaxed) && self.shared.bar(region).is_some_and(maps)
     }
 
     /// Reads a region, as `pread` on a device's file does, and returns how many bytes were read: fewer
@@ -257,6 +279,28 @@ impl PciDevice {
         Ok(())
     }
 
+    /// Whether the device has the vectors of a SET_IRQS.
+    pub(super) fn check_irqs(
+        &self,
+        index: IrqIndex,
+        start: u32,
+        count: u32,
+    ) -> Result<(), IrqError> {
+        self.shared.interrupts.check_known(index, start, count)
+    }
+
+    /// Does a SET_IRQS.
+    pub(super) fn apply_irqs(
+        &self,
+        request: &SetIrqs,
+        resolve: Resolve<'_>,
+    ) -> Result<(), IrqError> {
+        let line_disabled = self.shared.lock().config.line_disabled();
+        let done = self.shared.interrupts.apply(request, line_disabled, resolve);
+        self.shared.update_interrupts(&mut self.shared.lock());
+        done
+    }
+
     /// Unmasks the interrupt line, which is masked each time it fires.
     pub fn unmask_line(&self) {
         self.shared.interrupts.unmask_line();
@@ -283,6 +327,11 @@ impl PciDevice {
         while state.busy {
             state = self.shared.wait(state);
         }
+    }
+
+    /// Whether the device can be reset by itself: by function level reset, which PCI Express has.
+    pub fn can_be_reset(&self) -> bool {
+        self.shared.function.express
     }
 
     /// Resets the device (`VFIO_DEVICE_RESET`). Like the kernel's reset it leaves configuration space as
