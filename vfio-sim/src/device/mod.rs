@@ -3,10 +3,11 @@
 //!
 //! A [`PciDevice`] is what VFIO hands out for one: configuration space, regions, interrupts by eventfd,
 //! reset. Behind it a [`Model`] keeps the registers and does the work; it reaches memory only by its
-//! [`Link`], through the container that its group is in. There are three models:
+//! [`Link`], through the container that its group is in. There are four models:
 //!
 //! - [`engine`]: a DMA test engine, which copies, fills, dirties chosen pages and goes astray as told;
 //! - [`edu`]: the register interface of QEMU's educational device;
+//! - [`nvme`]: an NVMe controller with a file, a block device or memory behind it;
 //! - [`peer`]: a BAR full of memory, for peer-to-peer DMA.
 //!
 //! `vfio-sim/DEVICES.md` has their registers. A host file or a command line places them
@@ -52,6 +53,7 @@ pub mod engine;
 mod interrupts;
 mod link;
 mod model;
+pub mod nvme;
 mod pci_device;
 pub mod peer;
 mod place;
