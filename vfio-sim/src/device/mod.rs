@@ -9,6 +9,7 @@
 //! - [`engine`]: a DMA test engine, which copies, fills, dirties chosen pages and goes astray as told;
 //! - [`edu`]: the register interface of QEMU's educational device;
 //! - [`ioat`]: a channel of Intel's IOAT DMA engine;
+//! - [`nvme`]: an NVMe controller with a file, a block device or memory behind it;
 //! - [`peer`]: a BAR full of memory, for peer-to-peer DMA.
 //!
 //! `vfio-sim/DEVICES.md` has their registers. A host file or a command line places them
@@ -57,6 +58,7 @@ mod irq_error;
 mod link;
 mod listener;
 mod model;
+pub mod nvme;
 mod pci_device;
 pub mod peer;
 mod place;

@@ -4,6 +4,7 @@
 use vfio_type1::{Iova, IovaRange, Vfio};
 
 use crate::device::model::{BadFunction, BarLayout, Function};
+use crate::device::nvme::DiskError;
 use crate::device::pci_device::{Pace, PciDevice};
 use crate::device::spec::{DeviceSpec, ModelSpec};
 use crate::host::{Host, HostDevice, HostGroup, HostGroupKind};
@@ -82,6 +83,9 @@ pub enum PowerOnError {
     /// The model is of something that is no PCI device.
     #[error(transparent)]
     BadFunction(#[from] BadFunction),
+    /// There is nothing behind the disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
 }
 
 impl Host {
@@ -104,7 +108,7 @@ impl Host {
             description: spec.model.description().to_owned(),
             driver: Some("vfio-pci".to_owned()),
             pci,
-            model: Some(spec.model),
+            model: Some(spec.model.clone()),
             regions: Vec::new(),
         };
         let known = self.groups.iter_mut().flat_map(|group| &mut group.devices);
@@ -137,17 +141,19 @@ impl Host {
     pub fn power_on(&self, vfio: &Vfio, name: &str, pace: Pace) -> Result<PciDevice, PowerOnError> {
         let unknown = || PowerOnError::NoDevice { device: name.to_owned() };
         let (_, device) = self.device(name).ok_or_else(unknown)?;
-        let model =
-            device.model.ok_or_else(|| PowerOnError::NoModel { device: name.to_owned() })?;
+        let model = device
+            .model
+            .as_ref()
+            .ok_or_else(|| PowerOnError::NoModel { device: name.to_owned() })?;
         let bus = vfio.bus_master(name).ok_or_else(unknown)?;
-        Ok(PciDevice::new(bus, model.model(), &device.pci, pace)?)
+        Ok(PciDevice::new(bus, model.model(name)?, &device.pci, pace)?)
     }
 
     /// Finds addresses for the BARs of models that have none.
     pub(crate) fn place_models(&mut self) -> Result<(), PlaceError> {
         let unplaced = |device: &&HostDevice| device.pci.bars.is_empty();
         let models = self.devices().filter(unplaced);
-        let models = models.filter_map(|device| Some((device.name.clone(), device.model?)));
+        let models = models.filter_map(|device| Some((device.name.clone(), device.model.clone()?)));
         for (name, model) in models.collect::<Vec<_>>() {
             let bars = self.function_of(&name, &model)?.bars;
             let mut devices = self.groups.iter_mut().flat_map(|group| &mut group.devices);
@@ -164,7 +170,7 @@ impl Host {
         let taken: Vec<IovaRange> = others.flat_map(|device| device.pci.decoded_memory()).collect();
         let bridge = self.bridges.iter().find(|bridge| bridge.leads_to(name));
         let windows = bridge.map_or(&[][..], |bridge| &bridge.windows);
-        let function = model.model().function();
+        let function = model.function();
         places(&function, &taken, windows).map_err(|bar| PlaceError::NoRoom {
             device: name.to_owned(),
             bar: bar.index,

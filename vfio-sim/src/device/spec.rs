@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use crate::device::edu::Edu;
 use crate::device::engine::{Engine, Settings};
-use crate::device::model::Model;
+use crate::device::model::{Function, Model};
+use crate::device::nvme::{self, Backing, DiskError, Nvme};
 use crate::device::peer::Peer;
 use crate::names::{is_pci_address, with_domain};
 use crate::number::{NumberError, parse_number};
@@ -22,7 +23,7 @@ pub struct DeviceSpec {
 }
 
 /// A model and its settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelSpec {
     /// `dma-engine`, with `chunk`, `overrun`, `stray` and `address-bits`.
     Engine(Settings),
@@ -31,6 +32,8 @@ pub enum ModelSpec {
         /// The address bits that it states.
         address_bits: u32,
     },
+    /// `nvme`, with `file` or `size`, `block`, `serial` and `address-bits`.
+    Nvme(nvme::Settings),
     /// `peer`, with `size`.
     Peer {
         /// The bytes of its memory, a power of two.
@@ -83,12 +86,13 @@ pub enum SpecError {
 
 const ENGINE: &str = "dma-engine";
 const EDU: &str = "edu";
+const NVME: &str = "nvme";
 const PEER: &str = "peer";
 
 type ParseKeys = fn(&mut Keys<'_>) -> Result<ModelSpec, SpecError>;
 
 /// The models, and how their keys are read.
-const MODELS: [(&str, ParseKeys); 3] = [(ENGINE, engine), (EDU, edu), (PEER, peer)];
+const MODELS: [(&str, ParseKeys); 4] = [(ENGINE, engine), (EDU, edu), (NVME, nvme), (PEER, peer)];
 
 impl ModelSpec {
     /// The model's name.
@@ -96,6 +100,7 @@ impl ModelSpec {
         match self {
             Self::Engine(_) => ENGINE,
             Self::Edu { .. } => EDU,
+            Self::Nvme(_) => NVME,
             Self::Peer { .. } => PEER,
         }
     }
@@ -105,17 +110,29 @@ impl ModelSpec {
         match self {
             Self::Engine(_) => "DMA test engine",
             Self::Edu { .. } => "QEMU's educational device",
+            Self::Nvme(_) => "NVMe controller",
             Self::Peer { .. } => "peer-to-peer target",
         }
     }
 
-    /// Makes one.
-    pub fn model(&self) -> Box<dyn Model> {
-        match *self {
-            Self::Engine(settings) => Box::new(Engine::new(settings)),
-            Self::Edu { address_bits } => Box::new(Edu::with_address_bits(address_bits)),
-            Self::Peer { size } => Box::new(Peer::with_size(size)),
+    /// What configuration space says of it. No file is opened for that.
+    pub fn function(&self) -> Function {
+        match self {
+            Self::Engine(settings) => Engine::new(*settings).function(),
+            Self::Edu { address_bits } => Edu::with_address_bits(*address_bits).function(),
+            Self::Nvme(settings) => settings.function(),
+            Self::Peer { size } => Peer::with_size(*size).function(),
         }
+    }
+
+    /// Makes one, at the PCI address `name`. The file of a disk is opened, which may fail.
+    pub fn model(&self, name: &str) -> Result<Box<dyn Model>, DiskError> {
+        Ok(match self {
+            Self::Engine(settings) => Box::new(Engine::new(*settings)),
+            Self::Edu { address_bits } => Box::new(Edu::with_address_bits(*address_bits)),
+            Self::Nvme(settings) => Box::new(Nvme::new(settings, name)?),
+            Self::Peer { size } => Box::new(Peer::with_size(*size)),
+        })
     }
 }
 
@@ -142,8 +159,7 @@ fn bdf(text: &str) -> Result<String, SpecError> {
     if is_pci_address(&full) {
         return Ok(full);
     }
-    let problem = "is no PCI address such as 0000:07:00.0".to_owned();
-    Err(SpecError::Value { key: "bdf".to_owned(), value: text.to_owned(), problem })
+    Err(wrong("bdf", text, "is no PCI address such as 0000:07:00.0"))
 }
 
 fn names() -> Vec<&'static str> {
@@ -168,14 +184,59 @@ fn edu(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
     Ok(ModelSpec::Edu { address_bits: keys.bits()?.unwrap_or(good) })
 }
 
+fn nvme(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
+    let good = nvme::Settings::default();
+    let block = keys.number("block", 512, 4096)?.and_then(|block| u32::try_from(block).ok());
+    let block_size = block.unwrap_or(good.block_size);
+    if !matches!(block_size, 512 | 4096) {
+        return Err(wrong("block", block_size, "a block has 512 or 4096 bytes"));
+    }
+    let file = keys.take("file");
+    let size = keys.number("size", u64::from(block_size), MAX_DISK)?;
+    let backing = match (file, size) {
+        (Some(file), Some(_)) => {
+            return Err(wrong("file", file, "the file has a size; leave size out"));
+        }
+        (Some(""), None) => return Err(wrong("file", "", "name a file or a block device")),
+        (Some(file), None) => Backing::File(file.into()),
+        (None, Some(size)) if !size.is_multiple_of(block_size.into()) => {
+            return Err(wrong(
+                "size",
+                size,
+                &format!("must be a multiple of {block_size}, a block"),
+            ));
+        }
+        (None, Some(size)) => Backing::Memory(size),
+        (None, None) => good.backing,
+    };
+    let serial = keys.take("serial").map(serial).transpose()?;
+    let address_bits = keys.bits()?.unwrap_or(good.address_bits);
+    Ok(ModelSpec::Nvme(nvme::Settings { backing, block_size, serial, address_bits }))
+}
+
+/// The largest disk in memory, in bytes.
+const MAX_DISK: u64 = 1 << 42;
+
+fn serial(text: &str) -> Result<String, SpecError> {
+    let printable = text.chars().all(|c| c == ' ' || c.is_ascii_graphic());
+    match printable && (1..=20).contains(&text.len()) {
+        true => Ok(text.to_owned()),
+        false => Err(wrong("serial", text, "a serial number has 1 to 20 characters of ASCII")),
+    }
+}
+
 fn peer(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
     let good = Peer::default().function().bars.iter().map(|bar| bar.size).max().unwrap_or(0);
     let size = keys.number("size", Peer::MIN_SIZE, Peer::MAX_SIZE)?.unwrap_or(good);
     if !size.is_power_of_two() {
-        let problem = "the size of a BAR is a power of two".to_owned();
-        return Err(SpecError::Value { key: "size".to_owned(), value: size.to_string(), problem });
+        return Err(wrong("size", size, "the size of a BAR is a power of two"));
     }
     Ok(ModelSpec::Peer { size })
+}
+
+/// A value that the key does not take.
+fn wrong(key: &str, value: impl Display, problem: &str) -> SpecError {
+    SpecError::Value { key: key.to_owned(), value: value.to_string(), problem: problem.to_owned() }
 }
 
 /// Keys and values that are not read yet.
@@ -210,14 +271,10 @@ impl<'a> Keys<'a> {
         most: u64,
     ) -> Result<Option<u64>, SpecError> {
         let Some(value) = self.take(key) else { return Ok(None) };
-        let wrong = |problem: String| SpecError::Value {
-            key: key.to_owned(),
-            value: value.to_owned(),
-            problem,
-        };
-        let number = parse_number(value).map_err(|error: NumberError| wrong(error.to_string()))?;
+        let wrong = |problem: &str| wrong(key, value, problem);
+        let number = parse_number(value).map_err(|error: NumberError| wrong(&error.to_string()))?;
         if !(least..=most).contains(&number) {
-            return Err(wrong(format!("must be between {least} and {most}")));
+            return Err(wrong(&format!("must be between {least} and {most}")));
         }
         Ok(Some(number))
     }
@@ -239,8 +296,8 @@ impl<'a> Keys<'a> {
 impl Display for ModelSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
-        match *self {
-            Self::Engine(Settings { chunk, overrun, stray, address_bits }) => {
+        match self {
+            &Self::Engine(Settings { chunk, overrun, stray, address_bits }) => {
                 let usual = Settings::default();
                 key(f, "chunk", chunk, usual.chunk)?;
                 key(f, "overrun", overrun, usual.overrun)?;
@@ -249,12 +306,27 @@ impl Display for ModelSpec {
                 }
                 key(f, "address-bits", address_bits, usual.address_bits)
             }
-            Self::Edu { address_bits } => {
+            &Self::Edu { address_bits } => {
                 key(f, "address-bits", address_bits, Edu::default().function().address_bits)
             }
+            Self::Nvme(settings) => write_nvme(f, settings),
             Self::Peer { size } => write!(f, ",size={size:#x}"),
         }
     }
+}
+
+fn write_nvme(f: &mut fmt::Formatter<'_>, settings: &nvme::Settings) -> fmt::Result {
+    let usual = nvme::Settings::default();
+    let nvme::Settings { backing, block_size, serial, address_bits } = settings;
+    match backing {
+        Backing::File(path) => write!(f, ",file={}", path.display())?,
+        Backing::Memory(size) => write!(f, ",size={size:#x}")?,
+    }
+    key(f, "block", *block_size, usual.block_size)?;
+    if let Some(serial) = serial {
+        write!(f, ",serial={serial}")?;
+    }
+    key(f, "address-bits", *address_bits, usual.address_bits)
 }
 
 fn key<T: Display + PartialEq>(
@@ -303,6 +375,9 @@ mod tests {
             "peer",
             "edu,bdf=0001:00:1f.7",
             "dma-engine",
+            "nvme",
+            "nvme,file=/some disk.img,serial=A 1,address-bits=48",
+            "nvme,size=1G,block=4096,bdf=0000:01:00.0",
         ] {
             let spec = parse(text).unwrap();
             assert_eq!(parse(&spec.to_string()).unwrap(), spec, "{text}");
@@ -312,8 +387,13 @@ mod tests {
     #[test]
     fn problems_are_told() {
         for (text, expected) in [
-            ("", "no device model \"\"; known are dma-engine, edu, peer"),
-            ("nvme", "no device model \"nvme\""),
+            ("", "no device model \"\"; known are dma-engine, edu, nvme, peer"),
+            ("virtio", "no device model \"virtio\""),
+            ("nvme,file=", "file=: name a file or a block device"),
+            ("nvme,file=a,size=1M", "file=a: the file has a size; leave size out"),
+            ("nvme,block=1K", "block=1024: a block has 512 or 4096 bytes"),
+            ("nvme,size=5K,block=4K", "size=5120: must be a multiple of 4096, a block"),
+            ("nvme,serial=ABCDEFGHIJKLMNOPQRSTU", "a serial number has 1 to 20 characters"),
             ("edu,bdf", "\"bdf\" is not KEY=VALUE"),
             ("edu,bdf=7", "bdf=7: is no PCI address such as 0000:07:00.0"),
             ("edu,size=4K", "edu has no \"size\"; it has bdf, address-bits"),

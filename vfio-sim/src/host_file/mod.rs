@@ -181,7 +181,7 @@ mod tests {
         let pci = host(stated).unwrap().devices().next().unwrap().pci.clone();
         assert_eq!(pci.bars[&0].range.first().0, 1 << 40);
         for (rest, expected) in [
-            ("model = \"nvme\"", "test.toml:12:9: there is no device model \"nvme\""),
+            ("model = \"virtio\"", "test.toml:12:9: there is no device model \"virtio\""),
             ("model = \"edu,bdf=07:00.0\"", "test.toml:12:9: the device's name says where it is"),
             ("model = \"edu\"\nclass = \"0x020000\"", "test.toml:13:9: the model says that"),
             ("model = \"edu\"\nbuses = \"01\"", "test.toml:13:9: the model is no bridge"),

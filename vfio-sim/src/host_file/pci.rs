@@ -66,7 +66,7 @@ fn modelled(
     if let Some((name, _)) = rom {
         return Err(Problem::at(name, "the model has no ROM; leave it out"));
     }
-    let function = spec.model.model().function();
+    let function = spec.model.function();
     if !device.bars.is_empty() {
         let checked = check_places(&function, &stated);
         checked.map_err(|problem| Problem::maybe_at(device.bars.values().next(), problem))?;

@@ -74,7 +74,7 @@ fn pci(directory: &str, device: &HostDevice, tree: &mut Tree) {
 fn config(device: &HostDevice, bus: u8) -> Vec<u8> {
     match &device.model {
         Some(model) => {
-            let function = model.model().function();
+            let function = model.function();
             ConfigSpace::new(&function, &device.pci, bus).bytes().to_vec()
         }
         None => config_space::build(&device.pci, bus, enabled(device)).to_vec(),
