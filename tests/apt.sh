@@ -11,13 +11,14 @@ private_apt() {
         -o Acquire::Languages=none -o APT::Sandbox::User=root
 }
 
-# Reads the lists of a suite. Fails where the machine's apt has no Debian mirror, or the mirror not the suite.
+# Reads the lists of a suite. Fails where the machine's apt has no Debian mirror, or the mirror not the suite; what
+# apt says of it is in STATE/log.
 update_suite() {
     local state=$1 suite=$2 architecture=$3
     mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
     touch "$state/status"
     write_sources "$state/$suite.list" "$suite" &&
-        private_apt "$state" "$suite" "$architecture" apt-get -qq update
+        private_apt "$state" "$suite" "$architecture" apt-get -qq update 2>"$state/log"
 }
 
 write_sources() {

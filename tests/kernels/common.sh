@@ -60,7 +60,7 @@ prepare_kernel() {
     rm -rf "$directory"
     mkdir -p "$directory/package"
     update_suite "$state" "$suite" "$architecture" ||
-        lacking "suite $suite, which has kernel $version, cannot be had from a Debian mirror of this machine's apt"
+        lacking "suite $suite, which has kernel $version, cannot be had by this machine's apt: see $state/log"
     package=$(depends "linux-image-$architecture" | grep -m1 "^linux-image-$version[.0-9]*") ||
         lacking "suite $suite has no kernel $version any more"
     say "fetching $package"

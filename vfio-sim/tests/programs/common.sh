@@ -20,7 +20,7 @@ open_directory() {
     directory=$(cd "$1" && pwd)
     state=$directory/apt
     update_suite "$state" "$suite" "$architecture" ||
-        lacking "suite $suite, which has $3, cannot be had from a Debian mirror of this machine's apt"
+        lacking "suite $suite, which has $3, cannot be had by this machine's apt: see $state/log"
 }
 
 # The newest version that SUITE has of a package; fails if it has none.
@@ -39,7 +39,8 @@ unpack() {
     local suite=$1
     shift
     mkdir -p "$directory/root" "$directory/packages"
-    (cd "$directory/packages" && private_apt "$state" "$suite" "$architecture" apt-get -qq download "$@")
+    (cd "$directory/packages" && private_apt "$state" "$suite" "$architecture" apt-get -qq download "$@") ||
+        lacking "$* cannot be fetched from suite $suite"
     unpack_all "$directory/packages"
 }
 
@@ -48,7 +49,8 @@ unpack_closure() {
     local suite=$1
     shift
     private_apt "$state" "$suite" "$architecture" \
-        apt-get -qq --yes --no-install-recommends --download-only install "$@" >/dev/null
+        apt-get -qq --yes --no-install-recommends --download-only install "$@" >/dev/null ||
+        lacking "what the program needs cannot be fetched from suite $suite"
     mkdir -p "$directory/root"
     unpack_all "$state/cache/archives"
 }
