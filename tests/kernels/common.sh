@@ -3,6 +3,8 @@
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
+# shellcheck source=../apt.sh
+. "$root/tests/apt.sh"
 target=${CARGO_TARGET_DIR:-$root/target}
 cache=${KERNELS_CACHE:-$target/kernels}
 accel=tcg
@@ -37,26 +39,6 @@ arch_of() {
     esac
 }
 
-# apt, for one suite, with lists and state of our own: the machine's stay as they are. The mirrors are those of
-# the machine.
-private_apt() {
-    local state=$1 suite=$2 architecture=$3
-    shift 3
-    "$@" -o Dir::Etc::sourcelist="$state/$suite.list" -o Dir::Etc::sourceparts=/dev/null \
-        -o Dir::State="$state" -o Dir::State::status="$state/status" -o Dir::Cache="$state/cache" \
-        -o APT::Architecture="$architecture" -o APT::Architectures="$architecture" \
-        -o Acquire::Languages=none -o APT::Sandbox::User=root
-}
-
-write_sources() {
-    local list=$1 suite=$2 mirrors main security
-    mirrors=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | sort -u)
-    main=$(grep -m1 '/debian/$' <<<"$mirrors") || return 1
-    echo "deb $main $suite main" >"$list"
-    security=$(grep -m1 '/debian-security/$' <<<"$mirrors") || return 0
-    [ "$suite" = sid ] || echo "deb $security $suite-security main" >>"$list"
-}
-
 # Downloads a package into the current directory; the newest of the suite unless a version is given.
 download() {
     private_apt "$state" "$suite" "$architecture" apt-get -qq download "$@"
@@ -76,11 +58,9 @@ prepare_kernel() {
     suite=$(suite_of "$version") || lacking "no Debian suite is known to have kernel $version"
     state=$cache/apt/$architecture
     rm -rf "$directory"
-    mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$directory/package"
-    touch "$state/status"
-    write_sources "$state/$suite.list" "$suite" || lacking "apt on this machine has no Debian mirror"
-    private_apt "$state" "$suite" "$architecture" apt-get -qq update ||
-        lacking "suite $suite, which has kernel $version, cannot be reached"
+    mkdir -p "$directory/package"
+    update_suite "$state" "$suite" "$architecture" ||
+        lacking "suite $suite, which has kernel $version, cannot be had by this machine's apt: see $state/log"
     package=$(depends "linux-image-$architecture" | grep -m1 "^linux-image-$version[.0-9]*") ||
         lacking "suite $suite has no kernel $version any more"
     say "fetching $package"
