@@ -22,7 +22,7 @@ use crate::render::Tree;
 
 /// Directories that the host's files are mixed with this machine's in. Any other one is the host's alone,
 /// if the host has it.
-const MIXED: [&str; 10] = [
+const MIXED: [&str; 11] = [
     "dev",
     "sys",
     "sys/bus",
@@ -31,12 +31,13 @@ const MIXED: [&str; 10] = [
     "sys/bus/pci/drivers",
     "sys/class",
     "sys/devices",
+    "sys/devices/virtual",
     "sys/kernel",
     "sys/module",
 ];
 
-/// What does not show of this machine, also if the host has nothing in its place.
-const HIDDEN: [&str; 3] = ["dev/iommu", "dev/vfio", "sys/kernel/iommu_groups"];
+/// What does not show of this machine, also if the host has nothing in its place; and what is made another way.
+const HIDDEN: [&str; 4] = ["dev/iommu", "dev/ptmx", "dev/vfio", "sys/kernel/iommu_groups"];
 
 /// A host's files that cannot be put in place.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +94,9 @@ pub fn set(tree: &Tree) -> Result<(), StageError> {
             StageError::File { path: place.clone(), error }
         })?;
         stage.mix(top)?;
+        if top == "dev" {
+            stage.open_terminals().map_err(at(&place))?;
+        }
     }
     Ok(())
 }
@@ -134,6 +138,13 @@ impl Stage {
             }
         }
         Ok(())
+    }
+
+    /// Lets new terminals be opened: `ptmx` looks for `pts` beside itself, so it has to be the one of the
+    /// directory that was here before. A new instance would not know the terminals that are open.
+    fn open_terminals(&self) -> io::Result<()> {
+        bring(&self.before(&self.place), &self.place.join(".before"))?;
+        symlink(".before/ptmx", self.place.join("ptmx"))
     }
 
     /// What was at a path before.
