@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 use rustix::fs::{Mode, OFlags};
@@ -143,7 +143,11 @@ impl Stage {
     /// Lets new terminals be opened: `ptmx` looks for `pts` beside itself, so it has to be the one of the
     /// directory that was here before. A new instance would not know the terminals that are open.
     fn open_terminals(&self) -> io::Result<()> {
-        bring(&self.before(&self.place), &self.place.join(".before"))?;
+        let before = self.place.join(".before");
+        fs::create_dir(&before)?;
+        bind(&self.before(&self.place), &before)?;
+        // What hides the directory came along, on top.
+        umount2(&before, MntFlags::MNT_DETACH)?;
         symlink(".before/ptmx", self.place.join("ptmx"))
     }
 
@@ -172,6 +176,10 @@ fn bring(from: &Path, to: &Path) -> io::Result<()> {
     } else {
         drop(File::create_new(to)?);
     }
+    bind(from, to)
+}
+
+fn bind(from: &Path, to: &Path) -> io::Result<()> {
     // In a user namespace, a directory is bound only with all that is mounted below it.
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
     Ok(mount(Some(from), to, None::<&str>, flags, None::<&str>)?)
