@@ -74,7 +74,7 @@ enum Command {
 #[derive(Args)]
 struct PlaceArguments {
     /// Place a simulated device on the host: MODEL[,bdf=BDF][,KEY=VALUE...], where MODEL is
-    /// dma-engine, edu or peer. A new device gets a group of its own. May be given more than once.
+    /// dma-engine, edu, ioat or peer. A new device gets a group of its own. May be given more than once.
     #[arg(long = "device", value_name = "MODEL,...")]
     models: Vec<String>,
 }

@@ -23,6 +23,7 @@ use crate::device::interrupts::{Interrupts, IrqIndex};
 use crate::device::irq_error::IrqError;
 use crate::device::link::Link;
 use crate::device::model::{BadFunction, BarContent, BarLayout, Function, Model, Register};
+use crate::device::own_config;
 use crate::device::region::{CONFIG_REGION, RegionError, check_config, registers, within};
 use crate::device::set_irqs::{Resolve, SetIrqs};
 use crate::names::pci_bus;
@@ -144,6 +145,7 @@ impl PciDevice {
             let state = self.shared.lock();
             let from = check_config(&state.config, offset, into.len())?;
             into.copy_from_slice(&state.config.bytes()[from..from + into.len()]);
+            own_config::read(&*state.model, from, into);
             return Ok(into.len());
         }
         let bar = self.shared.bar_for(region, offset)?;
@@ -205,6 +207,7 @@ impl PciDevice {
         let mut state = self.shared.lock();
         let from = check_config(&state.config, offset, bytes.len())?;
         let reset = state.config.write(from, bytes);
+        own_config::write(&mut *state.model, from, bytes);
         self.shared.bus.set_enabled(state.config.bus_master());
         for bar in &self.shared.function.bars {
             if let Some(memory) = self.shared.memory.get(&bar.index) {

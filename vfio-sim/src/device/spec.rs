@@ -3,10 +3,12 @@
 //! name one.
 
 use std::fmt::{self, Display};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::device::edu::Edu;
 use crate::device::engine::{Engine, Settings};
+use crate::device::ioat::{self, Ioat};
 use crate::device::model::Model;
 use crate::device::peer::Peer;
 use crate::names::{is_pci_address, with_domain};
@@ -31,6 +33,8 @@ pub enum ModelSpec {
         /// The address bits that it states.
         address_bits: u32,
     },
+    /// `ioat`, with `version` and `xfercap`.
+    Ioat(ioat::Settings),
     /// `peer`, with `size`.
     Peer {
         /// The bytes of its memory, a power of two.
@@ -83,12 +87,13 @@ pub enum SpecError {
 
 const ENGINE: &str = "dma-engine";
 const EDU: &str = "edu";
+const IOAT: &str = "ioat";
 const PEER: &str = "peer";
 
 type ParseKeys = fn(&mut Keys<'_>) -> Result<ModelSpec, SpecError>;
 
 /// The models, and how their keys are read.
-const MODELS: [(&str, ParseKeys); 3] = [(ENGINE, engine), (EDU, edu), (PEER, peer)];
+const MODELS: [(&str, ParseKeys); 4] = [(ENGINE, engine), (EDU, edu), (IOAT, ioat), (PEER, peer)];
 
 impl ModelSpec {
     /// The model's name.
@@ -96,6 +101,7 @@ impl ModelSpec {
         match self {
             Self::Engine(_) => ENGINE,
             Self::Edu { .. } => EDU,
+            Self::Ioat(_) => IOAT,
             Self::Peer { .. } => PEER,
         }
     }
@@ -105,6 +111,7 @@ impl ModelSpec {
         match self {
             Self::Engine(_) => "DMA test engine",
             Self::Edu { .. } => "QEMU's educational device",
+            Self::Ioat(_) => "Intel IOAT DMA engine",
             Self::Peer { .. } => "peer-to-peer target",
         }
     }
@@ -114,6 +121,7 @@ impl ModelSpec {
         match *self {
             Self::Engine(settings) => Box::new(Engine::new(settings)),
             Self::Edu { address_bits } => Box::new(Edu::with_address_bits(address_bits)),
+            Self::Ioat(settings) => Box::new(Ioat::new(settings)),
             Self::Peer { size } => Box::new(Peer::with_size(size)),
         }
     }
@@ -166,6 +174,14 @@ const MAX_CHUNK: u64 = 1 << 30;
 fn edu(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
     let good = Edu::default().function().address_bits;
     Ok(ModelSpec::Edu { address_bits: keys.bits()?.unwrap_or(good) })
+}
+
+fn ioat(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
+    let good = ioat::Settings::default();
+    Ok(ModelSpec::Ioat(ioat::Settings {
+        version: keys.byte("version", ioat::Settings::VERSIONS)?.unwrap_or(good.version),
+        xfercap: keys.byte("xfercap", ioat::Settings::XFERCAPS)?.unwrap_or(good.xfercap),
+    }))
 }
 
 fn peer(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
@@ -222,6 +238,15 @@ impl<'a> Keys<'a> {
         Ok(Some(number))
     }
 
+    fn byte(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u8>,
+    ) -> Result<Option<u8>, SpecError> {
+        let number = self.number(key, u64::from(*range.start()), u64::from(*range.end()))?;
+        Ok(number.and_then(|number| u8::try_from(number).ok()))
+    }
+
     fn bits(&mut self) -> Result<Option<u32>, SpecError> {
         let bits = self.number("address-bits", 1, 64)?;
         Ok(bits.and_then(|bits| u32::try_from(bits).ok()))
@@ -251,6 +276,11 @@ impl Display for ModelSpec {
             }
             Self::Edu { address_bits } => {
                 key(f, "address-bits", address_bits, Edu::default().function().address_bits)
+            }
+            Self::Ioat(ioat::Settings { version, xfercap }) => {
+                let usual = ioat::Settings::default();
+                key(f, "version", version, usual.version)?;
+                key(f, "xfercap", xfercap, usual.xfercap)
             }
             Self::Peer { size } => write!(f, ",size={size:#x}"),
         }
@@ -303,6 +333,8 @@ mod tests {
             "peer",
             "edu,bdf=0001:00:1f.7",
             "dma-engine",
+            "ioat,version=0x34,xfercap=20",
+            "ioat",
         ] {
             let spec = parse(text).unwrap();
             assert_eq!(parse(&spec.to_string()).unwrap(), spec, "{text}");
@@ -312,13 +344,15 @@ mod tests {
     #[test]
     fn problems_are_told() {
         for (text, expected) in [
-            ("", "no device model \"\"; known are dma-engine, edu, peer"),
+            ("", "no device model \"\"; known are dma-engine, edu, ioat, peer"),
             ("nvme", "no device model \"nvme\""),
             ("edu,bdf", "\"bdf\" is not KEY=VALUE"),
             ("edu,bdf=7", "bdf=7: is no PCI address such as 0000:07:00.0"),
             ("edu,size=4K", "edu has no \"size\"; it has bdf, address-bits"),
             ("edu,address-bits=65", "address-bits=65: must be between 1 and 64"),
             ("peer,size=3G", "size=3221225472: the size of a BAR is a power of two"),
+            ("ioat,version=0x40", "version=0x40: must be between 48 and 52"),
+            ("ioat,xfercap=8", "xfercap=8: must be between 12 and 30"),
             ("peer,size=1x", "size=1x: \"1x\" is not a number"),
             ("peer,size=4K,size=8K", "\"size\" is given twice"),
         ] {
