@@ -67,7 +67,11 @@ impl Access {
     }
 
     /// Carries it out; false if it is none that can be.
-    pub(crate) fn carry_out(&self, registers: &mut impl Registers, target: &mut impl Target) -> bool {
+    pub(crate) fn carry_out(
+        &self,
+        registers: &mut impl Registers,
+        target: &mut impl Target,
+    ) -> bool {
         let Some(kind) = Move::of(&self.instruction) else { return false };
         let Operand { at, size, writes, .. } = self.operand;
         if writes {
@@ -86,10 +90,14 @@ impl Access {
             return true;
         }
         let value = u64::from_le_bytes(first(&bytes));
-        set_general(registers, into, match kind {
-            Move::SignExtending => sign_extend(value, size),
-            Move::Plain => value,
-        });
+        set_general(
+            registers,
+            into,
+            match kind {
+                Move::SignExtending => sign_extend(value, size),
+                Move::Plain => value,
+            },
+        );
         true
     }
 }
@@ -109,12 +117,31 @@ impl Move {
             M::Movsd if instruction.is_string_instruction() => None,
             M::Movsx | M::Movsxd => Some(Self::SignExtending),
             M::Mov | M::Movzx | M::Movnti | M::Movdiri => Some(Self::Plain),
-            M::Movd | M::Movq | M::Movss | M::Movsd | M::Movdqa | M::Movdqu | M::Movaps
-            | M::Movups | M::Movapd | M::Movupd | M::Movntdq | M::Movntdqa | M::Movntps
-            | M::Movntpd | M::Lddqu => Some(Self::Plain),
+            M::Movd
+            | M::Movq
+            | M::Movss
+            | M::Movsd
+            | M::Movdqa
+            | M::Movdqu
+            | M::Movaps
+            | M::Movups
+            | M::Movapd
+            | M::Movupd
+            | M::Movntdq
+            | M::Movntdqa
+            | M::Movntps
+            | M::Movntpd
+            | M::Lddqu => Some(Self::Plain),
             // Stores alone: loads clear what is above, which is out of reach here.
-            M::Vmovd | M::Vmovq | M::Vmovss | M::Vmovsd | M::Vmovdqa | M::Vmovdqu | M::Vmovaps
-            | M::Vmovups | M::Vmovntdq
+            M::Vmovd
+            | M::Vmovq
+            | M::Vmovss
+            | M::Vmovsd
+            | M::Vmovdqa
+            | M::Vmovdqu
+            | M::Vmovaps
+            | M::Vmovups
+            | M::Vmovntdq
                 if instruction.op0_kind() == OpKind::Memory =>
             {
                 Some(Self::Plain)
@@ -137,7 +164,8 @@ fn moved(instruction: &Instruction, registers: &impl Registers) -> Option<Operan
     if size > 16 {
         return None;
     }
-    let at = instruction.virtual_address(operand, 0, |register, _, _| value(registers, register))?;
+    let at =
+        instruction.virtual_address(operand, 0, |register, _, _| value(registers, register))?;
     Some(Operand { at, size, reads: !writes, writes })
 }
 

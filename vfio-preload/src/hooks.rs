@@ -344,7 +344,9 @@ unsafe extern "C" fn syscall(
             libc::SYS_open => c_long::from(open(path(a), b as c_int, c as c_uint)),
             libc::SYS_openat => c_long::from(openat(a as c_int, path(b), c as c_int, d as c_uint)),
             libc::SYS_close => c_long::from(close(a as c_int)),
-            libc::SYS_close_range => c_long::from(close_range(a as c_uint, b as c_uint, c as c_int)),
+            libc::SYS_close_range => {
+                c_long::from(close_range(a as c_uint, b as c_uint, c as c_int))
+            }
             libc::SYS_dup => c_long::from(dup(a as c_int)),
             libc::SYS_dup2 => c_long::from(dup2(a as c_int, b as c_int)),
             libc::SYS_dup3 => c_long::from(dup3(a as c_int, b as c_int, c as c_int)),

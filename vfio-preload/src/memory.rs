@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use vfio_type1::{
-    Access, Errno, Fault, Memory, MemoryChange, MemoryChanges, PinFault, PinnedRun, Vaddr, VaddrRange,
+    Access, Errno, Fault, Memory, MemoryChange, MemoryChanges, PinFault, PinnedRun, Vaddr,
+    VaddrRange,
 };
 
 use crate::guard::{self, PAGE};

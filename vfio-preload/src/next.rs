@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The functions that ours stand in front of: libc's, or another preloaded library's.
-#![expect(unsafe_code, reason = "functions found by their names have the types that are written here")]
+#![expect(
+    unsafe_code,
+    reason = "functions found by their names have the types that are written here"
+)]
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
-use std::sync::atomic::{AtomicPtr, Ordering};
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// A function, found when it is first called or when the library is loaded.
 pub(crate) struct Next {

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -84,7 +84,8 @@ impl Opened {
 
     /// A descriptor of the file, for the program.
     pub(crate) fn descriptor(&self) -> Result<OwnedFd, Errno> {
-        rustix::io::fcntl_dupfd_cloexec(&self.slot.file, 0).map_err(|error| Errno(error.raw_os_error()))
+        rustix::io::fcntl_dupfd_cloexec(&self.slot.file, 0)
+            .map_err(|error| Errno(error.raw_os_error()))
     }
 
     pub(crate) fn file(&self) -> BorrowedFd<'_> {

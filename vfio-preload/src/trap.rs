@@ -93,7 +93,8 @@ pub(crate) unsafe fn set_action(
 ) -> c_int {
     // SAFETY: the caller's.
     let given = unsafe { new.as_ref() }.copied();
-    let given = given.map(|action| libc::sigaction { sa_mask: kept_open(&action.sa_mask), ..action });
+    let given =
+        given.map(|action| libc::sigaction { sa_mask: kept_open(&action.sa_mask), ..action });
     let Some(at) = place_of(signal).filter(|_| INSTALLED.load(Ordering::Acquire)) else {
         let new = given.as_ref().map_or(ptr::null(), ptr::from_ref);
         // SAFETY: the caller's.
@@ -249,7 +250,8 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
 fn touched(thread: &mut Thread<'_>, at: u64, fault: Vaddr) -> Option<Result<(), c_int>> {
     let window = World::get()?.windows.find(fault)?;
     let mut code = [0; MAX_CODE];
-    let length = guard::read(at, &mut code).map_or_else(|read| usize::try_from(read).unwrap_or(0), |()| MAX_CODE);
+    let length = guard::read(at, &mut code)
+        .map_or_else(|read| usize::try_from(read).unwrap_or(0), |()| MAX_CODE);
     let access = Access::decode(&code[..length], at, thread)?;
     let operand = access.operand;
     let last = Vaddr(operand.at.checked_add(operand.size as u64 - 1)?);
@@ -257,7 +259,9 @@ fn touched(thread: &mut Thread<'_>, at: u64, fault: Vaddr) -> Option<Result<(), 
         return None;
     }
     if !window.range.contains(Vaddr(operand.at)) || !window.range.contains(last) {
-        say(format!("an access at {fault} runs over the end of a mapped BAR; that is not emulated"));
+        say(format!(
+            "an access at {fault} runs over the end of a mapped BAR; that is not emulated"
+        ));
         return None;
     }
     if operand.reads && !window.readable && !window.writable || operand.writes && !window.writable {

@@ -83,7 +83,8 @@ enum Command {
 #[derive(Args)]
 struct PlaceArguments {
     /// Place a simulated device on the host: MODEL[,bdf=BDF][,KEY=VALUE...], where MODEL is
-    /// dma-engine, edu, nvme or peer. A new device gets a group of its own. May be given more than once.
+    /// dma-engine, edu, ioat, nvme or peer. A new device gets a group of its own. May be given more than
+    /// once.
     #[arg(long = "device", value_name = "MODEL,...")]
     models: Vec<String>,
 }

@@ -151,6 +151,15 @@ pub trait Model: Send {
     /// Writes a register. One that does not exist, or cannot be written, is left alone.
     fn write(&mut self, register: Register, value: u64, link: &Link<'_>);
 
+    /// Reads a register of its own in extended configuration space, 32 bits at a multiple of 4 from 0x100
+    /// on; `None` where there is none.
+    fn read_config(&self, _offset: u64) -> Option<u32> {
+        None
+    }
+
+    /// Writes those bytes of such a register that are set in `mask`; they are 0 elsewhere.
+    fn write_config(&mut self, _offset: u64, _value: u32, _mask: u32) {}
+
     /// Does the next piece of work; false if there was none.
     fn step(&mut self, link: &Link<'_>) -> bool;
 

@@ -23,6 +23,7 @@ use crate::device::interrupts::{Interrupts, IrqIndex};
 use crate::device::irq_error::IrqError;
 use crate::device::link::Link;
 use crate::device::model::{BadFunction, BarContent, BarLayout, Function, Model, Register};
+use crate::device::own_config;
 use crate::device::region::{CONFIG_REGION, RegionError, check_config, registers, within};
 use crate::device::set_irqs::{Resolve, SetIrqs};
 use crate::names::pci_bus;
@@ -93,7 +94,8 @@ impl PciDevice {
         let state = Mutex::new(State { config, model, busy: false, stop: false });
         let interrupts = Interrupts::new(&function, bus.kernel().behaviours().dynamic_msix);
         let (mmap, changed) = (AtomicBool::new(true), Condvar::new());
-        let shared = Shared { name, function, pace, bus, interrupts, fresh, mmap, memory, state, changed };
+        let shared =
+            Shared { name, function, pace, bus, interrupts, fresh, mmap, memory, state, changed };
         let shared = Arc::new(shared);
         let worker = (pace == Pace::Threaded).then(|| {
             let shared = Arc::clone(&shared);
@@ -147,6 +149,7 @@ impl PciDevice {
             let state = self.shared.lock();
             let from = check_config(&state.config, offset, into.len())?;
             into.copy_from_slice(&state.config.bytes()[from..from + into.len()]);
+            own_config::read(&*state.model, from, into);
             return Ok(into.len());
         }
         let bar = self.shared.bar_for(region, offset)?;
@@ -208,6 +211,7 @@ impl PciDevice {
         let mut state = self.shared.lock();
         let from = check_config(&state.config, offset, bytes.len())?;
         let reset = state.config.write(from, bytes);
+        own_config::write(&mut *state.model, from, bytes);
         self.shared.configured(&state);
         if reset {
             self.shared.reset(&mut state);

@@ -3,10 +3,12 @@
 //! name one.
 
 use std::fmt::{self, Display};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::device::edu::Edu;
 use crate::device::engine::{Engine, Settings};
+use crate::device::ioat::{self, Ioat};
 use crate::device::model::{Function, Model};
 use crate::device::nvme::{self, Backing, DiskError, Nvme};
 use crate::device::peer::Peer;
@@ -32,6 +34,8 @@ pub enum ModelSpec {
         /// The address bits that it states.
         address_bits: u32,
     },
+    /// `ioat`, with `version` and `xfercap`.
+    Ioat(ioat::Settings),
     /// `nvme`, with `file` or `size`, `block`, `serial` and `address-bits`.
     Nvme(nvme::Settings),
     /// `peer`, with `size`.
@@ -86,13 +90,15 @@ pub enum SpecError {
 
 const ENGINE: &str = "dma-engine";
 const EDU: &str = "edu";
+const IOAT: &str = "ioat";
 const NVME: &str = "nvme";
 const PEER: &str = "peer";
 
 type ParseKeys = fn(&mut Keys<'_>) -> Result<ModelSpec, SpecError>;
 
 /// The models, and how their keys are read.
-const MODELS: [(&str, ParseKeys); 4] = [(ENGINE, engine), (EDU, edu), (NVME, nvme), (PEER, peer)];
+const MODELS: [(&str, ParseKeys); 5] =
+    [(ENGINE, engine), (EDU, edu), (IOAT, ioat), (NVME, nvme), (PEER, peer)];
 
 impl ModelSpec {
     /// The model's name.
@@ -100,6 +106,7 @@ impl ModelSpec {
         match self {
             Self::Engine(_) => ENGINE,
             Self::Edu { .. } => EDU,
+            Self::Ioat(_) => IOAT,
             Self::Nvme(_) => NVME,
             Self::Peer { .. } => PEER,
         }
@@ -110,6 +117,7 @@ impl ModelSpec {
         match self {
             Self::Engine(_) => "DMA test engine",
             Self::Edu { .. } => "QEMU's educational device",
+            Self::Ioat(_) => "Intel IOAT DMA engine",
             Self::Nvme(_) => "NVMe controller",
             Self::Peer { .. } => "peer-to-peer target",
         }
@@ -120,6 +128,7 @@ impl ModelSpec {
         match self {
             Self::Engine(settings) => Engine::new(*settings).function(),
             Self::Edu { address_bits } => Edu::with_address_bits(*address_bits).function(),
+            Self::Ioat(settings) => Ioat::new(*settings).function(),
             Self::Nvme(settings) => settings.function(),
             Self::Peer { size } => Peer::with_size(*size).function(),
         }
@@ -130,6 +139,7 @@ impl ModelSpec {
         Ok(match self {
             Self::Engine(settings) => Box::new(Engine::new(*settings)),
             Self::Edu { address_bits } => Box::new(Edu::with_address_bits(*address_bits)),
+            Self::Ioat(settings) => Box::new(Ioat::new(*settings)),
             Self::Nvme(settings) => Box::new(Nvme::new(settings, name)?),
             Self::Peer { size } => Box::new(Peer::with_size(*size)),
         })
@@ -225,6 +235,14 @@ fn serial(text: &str) -> Result<String, SpecError> {
     }
 }
 
+fn ioat(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
+    let good = ioat::Settings::default();
+    Ok(ModelSpec::Ioat(ioat::Settings {
+        version: keys.byte("version", ioat::Settings::VERSIONS)?.unwrap_or(good.version),
+        xfercap: keys.byte("xfercap", ioat::Settings::XFERCAPS)?.unwrap_or(good.xfercap),
+    }))
+}
+
 fn peer(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
     let good = Peer::default().function().bars.iter().map(|bar| bar.size).max().unwrap_or(0);
     let size = keys.number("size", Peer::MIN_SIZE, Peer::MAX_SIZE)?.unwrap_or(good);
@@ -279,6 +297,15 @@ impl<'a> Keys<'a> {
         Ok(Some(number))
     }
 
+    fn byte(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u8>,
+    ) -> Result<Option<u8>, SpecError> {
+        let number = self.number(key, u64::from(*range.start()), u64::from(*range.end()))?;
+        Ok(number.and_then(|number| u8::try_from(number).ok()))
+    }
+
     fn bits(&mut self) -> Result<Option<u32>, SpecError> {
         let bits = self.number("address-bits", 1, 64)?;
         Ok(bits.and_then(|bits| u32::try_from(bits).ok()))
@@ -308,6 +335,11 @@ impl Display for ModelSpec {
             }
             &Self::Edu { address_bits } => {
                 key(f, "address-bits", address_bits, Edu::default().function().address_bits)
+            }
+            Self::Ioat(ioat::Settings { version, xfercap }) => {
+                let usual = ioat::Settings::default();
+                key(f, "version", version, &usual.version)?;
+                key(f, "xfercap", xfercap, &usual.xfercap)
             }
             Self::Nvme(settings) => write_nvme(f, settings),
             Self::Peer { size } => write!(f, ",size={size:#x}"),
@@ -378,6 +410,8 @@ mod tests {
             "nvme",
             "nvme,file=/some disk.img,serial=A 1,address-bits=48",
             "nvme,size=1G,block=4096,bdf=0000:01:00.0",
+            "ioat,version=0x34,xfercap=20",
+            "ioat",
         ] {
             let spec = parse(text).unwrap();
             assert_eq!(parse(&spec.to_string()).unwrap(), spec, "{text}");
@@ -387,7 +421,7 @@ mod tests {
     #[test]
     fn problems_are_told() {
         for (text, expected) in [
-            ("", "no device model \"\"; known are dma-engine, edu, nvme, peer"),
+            ("", "no device model \"\"; known are dma-engine, edu, ioat, nvme, peer"),
             ("virtio", "no device model \"virtio\""),
             ("nvme,file=", "file=: name a file or a block device"),
             ("nvme,file=a,size=1M", "file=a: the file has a size; leave size out"),
@@ -399,6 +433,8 @@ mod tests {
             ("edu,size=4K", "edu has no \"size\"; it has bdf, address-bits"),
             ("edu,address-bits=65", "address-bits=65: must be between 1 and 64"),
             ("peer,size=3G", "size=3221225472: the size of a BAR is a power of two"),
+            ("ioat,version=0x40", "version=0x40: must be between 48 and 52"),
+            ("ioat,xfercap=8", "xfercap=8: must be between 12 and 30"),
             ("peer,size=1x", "size=1x: \"1x\" is not a number"),
             ("peer,size=4K,size=8K", "\"size\" is given twice"),
         ] {

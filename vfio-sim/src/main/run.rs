@@ -97,7 +97,8 @@ fn settings(arguments: &RunArguments) -> Result<Settings, Stop> {
 fn library() -> Result<PathBuf, String> {
     let tool = std::env::current_exe().map_err(|error| format!("where this tool is: {error}"))?;
     let directory = tool.parent().unwrap_or(Path::new("/"));
-    let places = [".", "../lib/vfio-sim", "../lib"].map(|place| directory.join(place).join(LIBRARY));
+    let places =
+        [".", "../lib/vfio-sim", "../lib"].map(|place| directory.join(place).join(LIBRARY));
     let found = places.iter().find(|place| place.is_file()).cloned();
     found.ok_or_else(|| {
         format!(
