@@ -3,12 +3,14 @@
 //! what cannot be done with the status for it.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
+#![allow(clippy::cast_possible_truncation, reason = "sizes are small, and patterns may be cut")]
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::sync::Arc;
 
 use vfio_sim::device::nvme::{
-    Area, Command, Driver, DriverError, REGISTERS_BAR, Status, admin_opcode, io_opcode, register,
+    Answer, Area, Command, Driver, DriverError, REGISTERS_BAR, Status, admin_opcode, io_opcode,
+    register,
 };
 use vfio_sim::device::{CONFIG_REGION, DeviceSpec, IrqIndex, Pace, PciDevice};
 use vfio_sim::host::Host;
@@ -75,7 +77,7 @@ impl Rig {
 
 /// Bytes that are not the same in any two blocks.
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at ^ at / 509) as u8).collect()
+    (0..length).map(|at| (at ^ (at / 509)) as u8).collect()
 }
 
 fn status(result: Result<u32, DriverError>) -> Result<u32, Status> {
@@ -83,6 +85,10 @@ fn status(result: Result<u32, DriverError>) -> Result<u32, Status> {
         DriverError::Command(status) => status,
         error => panic!("{error}"),
     })
+}
+
+fn answer(id: u16, result: Result<u32, Status>) -> Option<Answer> {
+    Some(Answer { id, result })
 }
 
 /// A command about blocks whose data lie within a page at the start of memory.
@@ -110,20 +116,19 @@ fn data_come_back_at_every_pace_and_block_size() {
                 [(block, 0), (4096, 64), (8192, 0), (1 << 20, 0), (1 << 20, 4092)]
             {
                 let data = pattern(bytes as usize);
-                let blocks = (bytes / block) as u32;
                 rig.put(offset, &data);
-                driver.write(7, blocks, Iova(IOVA + offset), bytes).unwrap();
+                driver.write(7, Iova(IOVA + offset), bytes).unwrap();
                 driver.flush().unwrap();
-                driver.read(7, blocks, Iova(IOVA + (2 << 20) + offset), bytes).unwrap();
+                driver.read(7, Iova(IOVA + (2 << 20) + offset), bytes).unwrap();
                 let case = format!("{pace:?}, {block}, {bytes} bytes at {offset}");
                 assert!(rig.get((2 << 20) + offset, data.len()) == data, "{case}");
                 assert_eq!(rig.get((2 << 20) + offset + bytes, 1), [0], "{case}");
                 rig.put(2 << 20, &vec![0; 2 << 20]);
             }
             // Below it and behind it nothing was written.
-            driver.read(6, 1, Iova(IOVA), block).unwrap();
+            driver.read(6, Iova(IOVA), block).unwrap();
             assert!(rig.get(0, block as usize).iter().all(|byte| *byte == 0));
-            driver.read(7 + (1 << 20) / block, 1, Iova(IOVA), block).unwrap();
+            driver.read(7 + (1 << 20) / block, Iova(IOVA), block).unwrap();
             assert!(rig.get(0, block as usize).iter().all(|byte| *byte == 0));
             assert!(rig.vfio.take_faults().kept.is_empty());
         }
@@ -137,7 +142,7 @@ fn lists_lead_to_lists() {
     let mut driver = rig.driver(&device, 16);
     let data = pattern(12 * 4096);
     rig.put(0, &data);
-    driver.write(0, 96, Iova(IOVA), 12 * PAGE).unwrap();
+    driver.write(0, Iova(IOVA), 12 * PAGE).unwrap();
 
     // Pages in descending order; the first list has two places left in its page, the second one all.
     let page = |number: u64| IOVA + (1 << 20) + (20 - number) * PAGE;
@@ -180,10 +185,10 @@ fn rings_wrap() {
             let mut driver = rig.driver(&device, entries);
             for number in 0..200_u64 {
                 rig.put(0, &number.to_le_bytes());
-                driver.write(number, 1, Iova(IOVA), 512).unwrap();
+                driver.write(number, Iova(IOVA), 512).unwrap();
             }
             for number in 0..200 {
-                driver.read(number, 1, Iova(IOVA + PAGE), 512).unwrap();
+                driver.read(number, Iova(IOVA + PAGE), 512).unwrap();
                 assert_eq!(rig.get(PAGE, 8), number.to_le_bytes());
             }
         }
@@ -201,7 +206,7 @@ fn a_full_completion_queue_stops_the_device_until_it_is_read() {
     (3..6).for_each(|id| driver.submit_io(&flush(id)).unwrap());
     assert!(!device.step(), "there is no room for an answer");
     for id in 0..6 {
-        assert_eq!(driver.io_answer().unwrap(), Some((id, Ok(0))));
+        assert_eq!(driver.io_answer().unwrap(), answer(id, Ok(0)));
         assert_eq!(device.step(), id < 3);
         assert!(!device.step());
     }
@@ -293,8 +298,8 @@ fn transfers_have_a_limit() {
     let rig = rig("nvme,size=4M");
     let device = rig.device(Pace::Immediate);
     let mut driver = rig.driver(&device, 16);
-    driver.read(0, 2048, Iova(IOVA), 1 << 20).unwrap();
-    let large = driver.read(0, 2049, Iova(IOVA), (1 << 20) + 512);
+    driver.read(0, Iova(IOVA), 1 << 20).unwrap();
+    let large = driver.read(0, Iova(IOVA), (1 << 20) + 512);
     assert_eq!(large, Err(DriverError::Command(Status::InvalidField)));
     let controller = driver.identify(1, 0).unwrap();
     assert_eq!(PAGE << controller[77], 1 << 20);
@@ -318,7 +323,7 @@ fn a_device_says_what_it_is() {
     assert_eq!((descriptors[0], &descriptors[4..12]), (1, &namespace[120..128]));
     assert_eq!((descriptors[12], &descriptors[16..32]), (2, &namespace[104..120]));
     assert_eq!(descriptors[32..36], [0; 4]);
-    driver.read(0, 1, Iova(IOVA), 4096).unwrap();
+    driver.read(0, Iova(IOVA), 4096).unwrap();
     driver.admin(&admin(admin_opcode::GET_LOG_PAGE, [127 << 16 | 2, 0, 0, 0, 0, 0])).unwrap();
     let health = rig.get(0, 512);
     assert_eq!((word(&health, 32), word(&health, 64), word(&health, 80)), (1, 1, 0));
@@ -376,7 +381,7 @@ fn blocks_are_compared() {
     let mut driver = rig.driver(&device, 16);
     let data = pattern(4096);
     rig.put(0, &data);
-    driver.write(0, 8, Iova(IOVA), 4096).unwrap();
+    driver.write(0, Iova(IOVA), 4096).unwrap();
     let compare = block_command(io_opcode::COMPARE, 0, 8);
     assert_eq!(status(driver.io(&compare)), Ok(0));
     rig.put(4095, &[!data[4095]]);
@@ -394,7 +399,7 @@ fn a_file_keeps_what_was_written() {
         let device = rig.device(Pace::Immediate);
         let mut driver = rig.driver(&device, 16);
         rig.put(0, &data);
-        driver.write(100, 16, Iova(IOVA), 8192).unwrap();
+        driver.write(100, Iova(IOVA), 8192).unwrap();
         let written = block_command(io_opcode::WRITE, 0, 1);
         let force = Command { words: [0, 0, 1 << 30, 0, 0, 0], ..written };
         assert_eq!(status(driver.io(&force)), Ok(0));
@@ -405,7 +410,7 @@ fn a_file_keeps_what_was_written() {
     let rig = rig(&spec);
     let device = rig.device(Pace::Immediate);
     let mut driver = rig.driver(&device, 16);
-    driver.read(100, 16, Iova(IOVA), 8192).unwrap();
+    driver.read(100, Iova(IOVA), 8192).unwrap();
     assert!(rig.get(0, 8192) == data);
     for opcode in [io_opcode::WRITE, io_opcode::WRITE_ZEROES] {
         let refused = status(driver.io(&block_command(opcode, 0, 1)));
@@ -444,17 +449,17 @@ fn dma_to_an_unmapped_address_is_a_status_and_a_fault() {
         let faults = rig.vfio.take_faults().kept;
         assert_eq!((faults.len(), faults[0].iova), (1, Iova(nowhere)), "{command:x?}");
     }
-    driver.read(0, 1, Iova(IOVA), 512).unwrap();
+    driver.read(0, Iova(IOVA), 512).unwrap();
 
     // Without its queues a controller can do nothing, until it is set up anew.
     rig.container.unmap(&rig.process, &UnmapDma::new(IOVA, RAM_SIZE)).unwrap();
-    let failed = driver.read(0, 1, Iova(IOVA), 512).unwrap_err();
+    let failed = driver.read(0, Iova(IOVA), 512).unwrap_err();
     assert_eq!(failed, DriverError::NotReady { csts: 3 });
     assert_eq!(rig.vfio.take_faults().kept[0].iova, Iova(IOVA + QUEUES + 2 * PAGE + 5 * 64));
     let map = MapDma::new(IOVA, RAM, RAM_SIZE, Access::ReadWrite);
     rig.container.map(&rig.process, &map).unwrap();
     assert!(driver.flush().is_err());
-    rig.driver(&device, 16).read(0, 1, Iova(IOVA), 512).unwrap();
+    rig.driver(&device, 16).read(0, Iova(IOVA), 512).unwrap();
 }
 
 #[test]
@@ -463,7 +468,7 @@ fn a_controller_that_is_shut_down_does_nothing_until_it_is_reset() {
     let device = rig.device(Pace::Immediate);
     let mut driver = rig.driver(&device, 16);
     rig.put(0, b"still there");
-    driver.write(9, 1, Iova(IOVA), 512).unwrap();
+    driver.write(9, Iova(IOVA), 512).unwrap();
     assert_eq!(driver.shut_down(), Ok(true));
     assert_eq!(driver.flush(), Err(DriverError::NotReady { csts: 0b1001 }));
     // By its own reset, and by the function's, each of which forgets the queues.
@@ -473,7 +478,7 @@ fn a_controller_that_is_shut_down_does_nothing_until_it_is_reset() {
             assert_eq!(device.read_u32(REGISTERS_BAR, register::CC), Ok(0));
         }
         let mut driver = rig.driver(&device, 16);
-        driver.read(9, 1, Iova(IOVA + PAGE), 512).unwrap();
+        driver.read(9, Iova(IOVA + PAGE), 512).unwrap();
         assert_eq!(rig.get(PAGE, 11), b"still there");
         rig.put(PAGE, &[0; 11]);
     }
@@ -519,19 +524,19 @@ fn a_wrong_doorbell_is_told_by_an_event() {
     (0..4).for_each(|id| driver.submit_admin(&request(id)).unwrap());
     assert_eq!(driver.admin_answer().unwrap(), None);
     driver.submit_admin(&request(4)).unwrap();
-    assert_eq!(driver.admin_answer().unwrap(), Some((4, Err(Status::EventRequestLimit))));
+    assert_eq!(driver.admin_answer().unwrap(), answer(4, Err(Status::EventRequestLimit)));
     let ring = |offset: u64, value| {
         device.write_u32(REGISTERS_BAR, register::DOORBELLS + offset, value).unwrap();
     };
     ring(8, 16);
-    assert_eq!(driver.admin_answer().unwrap(), Some((0, Ok(0x1_0100))));
+    assert_eq!(driver.admin_answer().unwrap(), answer(0, Ok(0x1_0100)));
     ring(16, 0);
     ring(0x2ffc, 0);
     assert_eq!(driver.admin_answer().unwrap(), None, "the log has not been read");
     driver.submit_admin(&admin(admin_opcode::GET_LOG_PAGE, [0xf_0001, 0, 0, 0, 0, 0])).unwrap();
     let first = driver.admin_answer().unwrap();
     let second = driver.admin_answer().unwrap();
-    assert_eq!((first, second), (Some((0, Ok(0))), Some((1, Ok(0x1_0000)))));
+    assert_eq!((first, second), (answer(0, Ok(0)), answer(1, Ok(0x1_0000))));
     // The queue is as it was.
     driver.flush().unwrap();
 }

@@ -4,6 +4,7 @@
 //! end.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
+#![allow(clippy::cast_possible_truncation, reason = "sizes are small, and patterns may be cut")]
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use proptest::sample::select;
 use vfio_sim::device::nvme::{
     Area, Command, Driver, DriverError, REGISTERS_BAR, Status, io_opcode, register,
 };
-use vfio_sim::device::{CONFIG_REGION, Pace, PciDevice};
+use vfio_sim::device::{Pace, PciDevice};
 use vfio_sim::hosts;
 use vfio_type1::{
     Access, Container, Iova, Kernel, MapDma, Memory as _, ModelMemory, OpenGroup, Process, Vaddr,
@@ -118,7 +119,7 @@ impl Model {
                 let data = pattern(bytes.len(), *seed);
                 self.0[bytes].copy_from_slice(&data);
             }
-            Operation::Read { first, blocks, .. } => drop(bytes(*first, *blocks)?),
+            Operation::Read { first, blocks, .. } => return bytes(*first, *blocks).map(|_| ()),
             Operation::Compare { first, blocks } => {
                 // Memory is zero there.
                 let zero = self.0[bytes(*first, *blocks)?].iter().all(|byte| *byte == 0);
@@ -144,9 +145,9 @@ fn pattern(length: usize, seed: u8) -> Vec<u8> {
     (0..length).map(|at| (at / 7) as u8 ^ seed).collect()
 }
 
-fn start(rig: &Rig) -> Driver<'_, ModelMemory> {
+fn start(rig: &Rig, entries: u16) -> Driver<'_, ModelMemory> {
     let area = Area { vaddr: Vaddr(RAM + QUEUES), iova: Iova(IOVA + QUEUES) };
-    Driver::new(&rig.device, &*rig.memory, area, 5).unwrap()
+    Driver::new(&rig.device, &*rig.memory, area, entries).unwrap()
 }
 
 fn apply<'a>(
@@ -159,10 +160,10 @@ fn apply<'a>(
         Operation::Write { first, blocks, offset, seed } => {
             let data = pattern(size(blocks) as usize, *seed);
             rig.memory.write(Vaddr(RAM + offset), &data).unwrap();
-            driver.write(*first, *blocks, Iova(IOVA + offset), size(blocks))
+            driver.write(*first, Iova(IOVA + offset), size(blocks))
         }
         Operation::Read { first, blocks, offset } => {
-            driver.read(*first, *blocks, Iova(IOVA + offset), size(blocks))
+            driver.read(*first, Iova(IOVA + offset), size(blocks))
         }
         Operation::Compare { first, blocks } => {
             rig.memory.write(Vaddr(RAM), &vec![0; size(blocks) as usize]).unwrap();
@@ -185,7 +186,7 @@ fn apply<'a>(
         }
         Operation::Flush => driver.flush(),
         Operation::Reset => {
-            *driver = start(rig);
+            *driver = start(rig, 5);
             Ok(())
         }
         Operation::Unknown(opcode) => {
@@ -198,41 +199,48 @@ fn apply<'a>(
 /// All of the disk, as it can be read.
 fn contents(rig: &Rig, driver: &mut Driver<'_, ModelMemory>) -> Vec<u8> {
     let mut bytes = vec![0; BLOCKS as usize * BLOCK];
-    driver.read(0, BLOCKS as u32, Iova(IOVA), bytes.len() as u64).unwrap();
+    driver.read(0, Iova(IOVA), bytes.len() as u64).unwrap();
     rig.memory.read(Vaddr(RAM), &mut bytes).unwrap();
     bytes
 }
 
 /// A write to a register: mostly ones that do something.
 fn store() -> impl Strategy<Value = (u64, u32)> {
-    let doorbells = (0..12_u64).prop_map(|index| register::DOORBELLS + 4 * index);
-    let setup =
-        select(vec![register::AQA, register::ASQ, register::ACQ, register::INTMS, 0x2c, 0x34]);
-    let offset = prop_oneof![8 => doorbells, 2 => Just(register::CC), 2 => setup, 1 => (0..0x4000_u64 / 4).prop_map(|at| 4 * at)];
+    let doorbell = (0..6_u64).prop_map(|index| register::DOORBELLS + 4 * index);
+    let doorbell = (doorbell, 0..64_u32);
     let start = select(vec![0x46_0001, 0x46_0000, 0x46_4001, 0x46_0201]);
-    let value = prop_oneof![6 => 0..64_u32, 2 => start, 2 => (0..64_u32).prop_map(|page| (IOVA as u32) + 4096 * page), 1 => any::<u32>()];
-    (offset, value)
+    let setup = prop_oneof![
+        (Just(register::CC), start),
+        (Just(register::AQA), any::<u32>()),
+        (
+            select(vec![register::ASQ, register::ACQ]),
+            (0..64_u32).prop_map(|page| 0x10_0000 + 4096 * page)
+        ),
+    ];
+    let anything = ((0..0x1000_u64).prop_map(|index| 4 * index), any::<u32>());
+    prop_oneof![12 => doorbell, 1 => setup, 1 => anything]
 }
 
-/// A page of memory that is a queue to some and a list to others: commands that are nearly right, whose
-/// pointers lead to such pages.
+/// Commands that are nearly right, and lists; their pointers lead to others of them.
 fn entry() -> impl Strategy<Value = Vec<u8>> {
-    let page = (0..72_u64).prop_map(|page| IOVA + PAGE * page);
-    let pointer = prop_oneof![8 => page, 1 => any::<u64>(), 1 => (0..RAM_SIZE).prop_map(|at| IOVA + (at & !7))];
-    let small = prop_oneof![6 => 0..4_u32, 3 => (0..16_u32, 0..4_u32).prop_map(|(high, low)| high << 16 | low), 1 => any::<u32>()];
-    let list =
-        vec(pointer.clone(), 8).prop_map(|it| it.into_iter().flat_map(u64::to_le_bytes).collect());
+    let page = (0..260_u64).prop_map(|page| IOVA + PAGE * page);
+    let pointer = (0..RAM_SIZE / 8).prop_map(|at| IOVA + 8 * at);
+    let pointer = prop_oneof![8 => page, 2 => pointer, 1 => any::<u64>()];
+    let both = (0..4_u32).prop_map(|half| half << 16 | half);
+    let word = prop_oneof![6 => 0..4_u32, 2 => 0..300_u32, 2 => both, 1 => any::<u32>()];
+    let list = vec(pointer.clone(), 8);
+    let list = list.prop_map(|list| list.into_iter().flat_map(u64::to_le_bytes).collect());
+    let words = [(); 6].map(|()| word.clone());
     let command = (
         0..16_u8,
         any::<u16>(),
-        0..3_u32,
-        pointer.clone(),
-        pointer,
-        [(); 6].map(|()| small.clone()),
-    )
-        .prop_map(|(opcode, id, namespace, prp1, prp2, words)| {
-            Command { opcode, flags: 0, id, namespace, prp1, prp2, words }.to_bytes().to_vec()
-        });
+        prop_oneof![5 => Just(1), 1 => 0..3_u32],
+        [pointer.clone(), pointer],
+        words,
+    );
+    let command = command.prop_map(|(opcode, id, namespace, [prp1, prp2], words)| {
+        Command { opcode, flags: 0, id, namespace, prp1, prp2, words }.to_bytes().to_vec()
+    });
     prop_oneof![3 => command, 1 => list]
 }
 
@@ -242,7 +250,7 @@ proptest! {
     #[test]
     fn it_is_a_disk(operations in vec(operation(), 1..40)) {
         let rig = rig();
-        let mut driver = start(&rig);
+        let mut driver = start(&rig, 5);
         let mut model = Model(vec![0; BLOCKS as usize * BLOCK]);
         for operation in operations {
             let expected = model.apply(&operation).map_err(DriverError::Command);
@@ -260,19 +268,18 @@ proptest! {
     #[test]
     fn it_comes_to_an_end(entries in vec(entry(), 64), stores in vec(store(), 1..60)) {
         let rig = rig();
-        rig.device.write(CONFIG_REGION, 4, &[6, 0]).unwrap();
+        // Queues that are good until memory is overwritten with what is in them.
+        start(&rig, 64);
         for at in 0..RAM_SIZE / 64 {
             let entry = &entries[(at as usize * 7 + at as usize / 64) % entries.len()];
             rig.memory.write(Vaddr(RAM + 64 * at), entry).unwrap();
         }
-        // The admin queues are there at first, with I/O queues that commands may add.
-        let setup = [(register::AQA, 63 << 16 | 63), (register::ASQ, IOVA as u32), (register::ACQ, IOVA as u32 + 0x8000), (register::CC, 0x46_0001)];
-        for (offset, value) in setup.into_iter().chain(stores) {
+        for (offset, value) in stores {
             rig.device.write_u32(REGISTERS_BAR, offset, value).unwrap();
             rig.device.read_u64(REGISTERS_BAR, offset & !7).unwrap();
         }
         // And it works again when it is set up well.
-        let mut driver = start(&rig);
+        let mut driver = start(&rig, 5);
         prop_assert_eq!(driver.flush(), Ok(()));
     }
 }

@@ -122,7 +122,7 @@ impl Nvme {
             0 | 2 | 3 => return Err(Status::InvalidNamespace),
             _ => return Err(Status::InvalidField),
         };
-        self.send(it, &data, link)
+        self.send(it, &data, data.len() as u64, link)
     }
 
     fn describe_namespace(&self) -> Vec<u8> {
@@ -142,12 +142,7 @@ impl Nvme {
         let from = join(it.words[2], it.words[3]);
         let skipped = usize::try_from(from).ok().filter(|_| from.is_multiple_of(4));
         let rest = skipped.and_then(|from| log.get(from..)).ok_or(Status::InvalidField)?;
-        // What is asked for beyond the end is zero.
-        self.transfer.aim(it, 4 * (dwords + 1), self.registers.page_size(), link)?;
-        self.transfer.to_memory(link, |done, piece| {
-            copy_from(rest, done, piece);
-            Ok(())
-        })?;
+        self.send(it, rest, 4 * (dwords + 1), link)?;
         if id == health::ERRORS && it.words[0] & RETAIN_EVENT == 0 {
             self.events.acknowledge();
         }
@@ -168,11 +163,20 @@ impl Nvme {
         }
     }
 
-    /// Writes a structure where the command says.
-    fn send(&mut self, it: &Command, data: &[u8], link: &Link<'_>) -> Result<u32, Status> {
-        self.transfer.aim(it, data.len() as u64, self.registers.page_size(), link)?;
-        self.transfer.to_memory(link, |done, piece| {
-            copy_from(data, done, piece);
+    /// Writes `length` bytes where the command says: `data`, and zeroes behind them.
+    fn send(
+        &mut self,
+        it: &Command,
+        data: &[u8],
+        length: u64,
+        link: &Link<'_>,
+    ) -> Result<u32, Status> {
+        self.transfer.aim(it, length, self.registers.page_size(), link)?;
+        self.transfer.write_memory(link, |done, piece| {
+            let rest = data.get(done..).unwrap_or_default();
+            let (from_data, behind) = piece.split_at_mut(rest.len().min(piece.len()));
+            from_data.copy_from_slice(&rest[..from_data.len()]);
+            behind.fill(0);
             Ok(())
         })?;
         Ok(0)
@@ -181,12 +185,4 @@ impl Nvme {
 
 fn is_io(queue: u16) -> bool {
     queue != ADMIN && queue <= IO_QUEUES
-}
-
-/// Copies from `data` on, and zeroes behind its end.
-fn copy_from(data: &[u8], from: u64, into: &mut [u8]) {
-    let rest = usize::try_from(from).ok().and_then(|from| data.get(from..)).unwrap_or_default();
-    let there = rest.len().min(into.len());
-    into[..there].copy_from_slice(&rest[..there]);
-    into[there..].fill(0);
 }

@@ -42,7 +42,8 @@ impl Nvme {
 
     fn read_blocks(&mut self, it: &Command, link: &Link<'_>) -> Result<(), Status> {
         let span = self.aim(it, link)?;
-        self.transfer.to_memory(link, |done, piece| self.disk.read(span.first + done, piece))?;
+        self.transfer
+            .write_memory(link, |done, piece| self.disk.read(span.first + done as u64, piece))?;
         self.health.note_read(span.length);
         Ok(())
     }
@@ -50,7 +51,8 @@ impl Nvme {
     fn write_blocks(&mut self, it: &Command, link: &Link<'_>) -> Result<(), Status> {
         self.disk.check_writable()?;
         let span = self.aim(it, link)?;
-        self.transfer.from_memory(link, |done, piece| self.disk.write(span.first + done, piece))?;
+        self.transfer
+            .read_memory(link, |done, piece| self.disk.write(span.first + done as u64, piece))?;
         self.health.note_write(span.length);
         self.settle(it)
     }
@@ -58,9 +60,9 @@ impl Nvme {
     fn compare(&mut self, it: &Command, link: &Link<'_>) -> Result<(), Status> {
         let span = self.aim(it, link)?;
         let disk = &self.disk;
-        self.transfer.from_memory(link, |done, piece| {
+        self.transfer.read_memory(link, |done, piece| {
             let mut here = vec![0; piece.len()];
-            disk.read(span.first + done, &mut here)?;
+            disk.read(span.first + done as u64, &mut here)?;
             if here == piece { Ok(()) } else { Err(Status::CompareFailure) }
         })?;
         self.health.note_read(span.length);
@@ -80,11 +82,8 @@ impl Nvme {
         let count = usize::from(low_byte(it.words[0])) + 1;
         let mut list = vec![0; count * RANGE_SIZE];
         self.transfer.aim(it, list.len() as u64, self.registers.page_size(), link)?;
-        let mut rest = &mut list[..];
-        self.transfer.from_memory(link, |_, piece| {
-            let (here, behind) = std::mem::take(&mut rest).split_at_mut(piece.len());
-            here.copy_from_slice(piece);
-            rest = behind;
+        self.transfer.read_memory(link, |done, piece| {
+            list[done..done + piece.len()].copy_from_slice(piece);
             Ok(())
         })?;
         let spans = list.as_chunks().0.iter().map(|range| self.range(range));

@@ -26,7 +26,10 @@ pub enum Backing {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DiskError {
     /// There is no such file.
-    #[error("there is no file {path}; make one, for example with \"truncate -s 1G {path}\"", path = path.display())]
+    #[error(
+        "there is no file {path}; make one, for example with \"truncate -s 1G {path}\"",
+        path = path.display()
+    )]
     Missing {
         /// Its path.
         path: PathBuf,
@@ -48,7 +51,8 @@ pub enum DiskError {
     /// Its size is none that a namespace can have.
     #[error(
         "{path} has {size} bytes, and a disk has one or more blocks of {block}; \
-         \"truncate -s %{block} {path}\" rounds it up", path = path.display()
+         \"truncate -s %{block} {path}\" rounds it up",
+        path = path.display()
     )]
     Size {
         /// Its path.
@@ -164,7 +168,7 @@ impl Disk {
     }
 
     fn write_zeroes(&self, at: u64, length: u64) -> Result<(), Status> {
-        const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
         let mut done = 0;
         while done < length {
             let left = usize::try_from(length - done).unwrap_or(usize::MAX);
@@ -259,11 +263,9 @@ mod tests {
     #[test]
     fn zeroes_are_zero_with_and_without_holes() {
         let disk = Disk::open(&Backing::Memory(1 << 20), 512).unwrap();
-        let zero: [fn(&Disk) -> Result<(), Status>; 2] =
-            [|disk| disk.zero(513, 200_001), |disk| disk.write_zeroes(513, 200_001)];
-        for zero in zero {
+        for zero in [Disk::zero, Disk::write_zeroes] {
             disk.write(0, &[1; 1 << 18]).unwrap();
-            zero(&disk).unwrap();
+            zero(&disk, 513, 200_001).unwrap();
             let mut bytes = vec![9; 1 << 18];
             disk.read(0, &mut bytes).unwrap();
             assert!(bytes[513..200_514].iter().all(|byte| *byte == 0));

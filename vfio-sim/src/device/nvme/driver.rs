@@ -17,6 +17,8 @@ const IO: usize = 1;
 const ENABLED: u32 = 1 | 6 << 16 | 4 << 20;
 const NORMAL_SHUTDOWN: u32 = 1 << 14;
 const READY: u32 = 1 << 0;
+/// Where a namespace says what power of two its blocks are.
+const BLOCK_SHIFT: usize = 130;
 
 /// Memory for a driver's queues and lists: [`Area::SIZE`] bytes of a process, mapped for the device from
 /// `iova` on.
@@ -45,7 +47,18 @@ pub struct Driver<'a, M> {
     device: &'a PciDevice,
     memory: &'a M,
     area: Area,
+    /// In bytes.
+    block_size: u64,
     pairs: [Pair; 2],
+}
+
+/// What a controller answers to a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The command's identifier.
+    pub id: u16,
+    /// Its result.
+    pub result: Result<u32, Status>,
 }
 
 /// A submission queue and its completion queue, a page each.
@@ -109,10 +122,12 @@ impl<'a, M: Memory> Driver<'a, M> {
     ) -> Result<Self, DriverError> {
         let entries = entries.clamp(2, Pair::MAX_ENTRIES);
         let pairs = [Pair::new(0, entries), Pair::new(2 * PAGE, entries)];
-        let mut driver = Self { device, memory, area, pairs };
+        let mut driver = Self { device, memory, area, block_size: 512, pairs };
         device.write(CONFIG_REGION, Self::COMMAND_REGISTER, &Self::MEMORY_AND_BUS_MASTER)?;
         driver.enable()?;
         driver.create_queues()?;
+        let namespace = driver.identify(0, 1)?;
+        driver.block_size = 1 << namespace[BLOCK_SHIFT];
         Ok(driver)
     }
 
@@ -164,7 +179,7 @@ impl<'a, M: Memory> Driver<'a, M> {
         self.submit(pair, command)?;
         self.device.settle();
         match self.answer(pair)? {
-            Some((_, result)) => Ok(result?),
+            Some(answer) => Ok(answer.result?),
             None => {
                 self.check_ready()?;
                 Err(DriverError::NoAnswer)
@@ -182,13 +197,13 @@ impl<'a, M: Memory> Driver<'a, M> {
         self.submit(ADMIN, command)
     }
 
-    /// The next answer to an I/O command, if there is one: the command's identifier and its result.
-    pub fn io_answer(&mut self) -> Result<Option<(u16, Result<u32, Status>)>, DriverError> {
+    /// The next answer to an I/O command, if there is one.
+    pub fn io_answer(&mut self) -> Result<Option<Answer>, DriverError> {
         self.answer(IO)
     }
 
     /// The next answer to an admin command, if there is one.
-    pub fn admin_answer(&mut self) -> Result<Option<(u16, Result<u32, Status>)>, DriverError> {
+    pub fn admin_answer(&mut self) -> Result<Option<Answer>, DriverError> {
         self.answer(ADMIN)
     }
 
@@ -201,7 +216,7 @@ impl<'a, M: Memory> Driver<'a, M> {
         self.ring(2 * index, tail)
     }
 
-    fn answer(&mut self, index: usize) -> Result<Option<(u16, Result<u32, Status>)>, DriverError> {
+    fn answer(&mut self, index: usize) -> Result<Option<Answer>, DriverError> {
         let pair = &mut self.pairs[index];
         let place = pair.completion + u64::from(pair.head) * COMPLETION_SIZE as u64;
         let mut bytes = [0; COMPLETION_SIZE];
@@ -215,7 +230,7 @@ impl<'a, M: Memory> Driver<'a, M> {
         let head = pair.head;
         self.ring(2 * index + 1, head)?;
         let result = Status::from_field(completion.status).map_or(Ok(completion.result), Err);
-        Ok(Some((completion.id, result)))
+        Ok(Some(Answer { id: completion.id, result }))
     }
 
     fn ring(&self, doorbell: usize, value: u16) -> Result<(), DriverError> {
@@ -233,30 +248,27 @@ impl<'a, M: Memory> Driver<'a, M> {
         Ok(data)
     }
 
-    /// Reads `blocks` blocks from `first` on into memory that is mapped in one piece at `to`; `bytes` says
-    /// how many bytes they have, 1 MiB at most.
-    pub fn read(
-        &mut self,
-        first: u64,
-        blocks: u32,
-        to: Iova,
-        bytes: u64,
-    ) -> Result<(), DriverError> {
-        let command = Command::on_blocks(io::READ, first, blocks);
-        let command = self.with_data(command, to, bytes)?;
-        self.io(&command).map(|_| ())
+    /// Reads `bytes` bytes, 1 MiB at most, from block `first` on into memory that is mapped in one piece at
+    /// `to`.
+    pub fn read(&mut self, first: u64, to: Iova, bytes: u64) -> Result<(), DriverError> {
+        self.transfer(io::READ, first, to, bytes)
     }
 
-    /// Writes blocks, as [`Self::read`] reads them.
-    pub fn write(
+    /// Writes `bytes` bytes, as [`Self::read`] reads them.
+    pub fn write(&mut self, first: u64, from: Iova, bytes: u64) -> Result<(), DriverError> {
+        self.transfer(io::WRITE, first, from, bytes)
+    }
+
+    fn transfer(
         &mut self,
+        opcode: u8,
         first: u64,
-        blocks: u32,
-        from: Iova,
+        at: Iova,
         bytes: u64,
     ) -> Result<(), DriverError> {
-        let command = Command::on_blocks(io::WRITE, first, blocks);
-        let command = self.with_data(command, from, bytes)?;
+        let blocks = u32::try_from(bytes.div_ceil(self.block_size)).unwrap_or(u32::MAX);
+        let command = Command::on_blocks(opcode, first, blocks);
+        let command = self.with_data(command, at, bytes)?;
         self.io(&command).map(|_| ())
     }
 
@@ -274,8 +286,8 @@ impl<'a, M: Memory> Driver<'a, M> {
         bytes: u64,
     ) -> Result<Command, DriverError> {
         let Iova(prp1) = at;
-        let second = (prp1 / PAGE + 1) * PAGE;
-        let end = prp1 + bytes;
+        let second = (prp1 | (PAGE - 1)).saturating_add(1);
+        let end = prp1.saturating_add(bytes);
         let prp2 = match end.saturating_sub(second) {
             0 => 0,
             1..=PAGE => second,

@@ -4,6 +4,7 @@
 //! What only says how fast or how warm to be is kept and told, and changes nothing here.
 
 use super::VECTORS;
+use super::command::shorts;
 use super::identify::WARNING_TEMPERATURE;
 use super::queue::IO_QUEUES;
 use super::status::Status;
@@ -105,7 +106,7 @@ impl Features {
 
     fn set_temperature(&mut self, value: u32) -> Result<(), Status> {
         const ALL_SENSORS: u32 = 0xf;
-        let (kelvins, _) = super::command::shorts(value);
+        let (kelvins, _) = shorts(value);
         self.temperatures[threshold(value, &[0, ALL_SENSORS])?] = kelvins;
         Ok(())
     }
@@ -120,7 +121,8 @@ fn threshold(value: u32, known: &[u32]) -> Result<usize, Status> {
     }
 }
 
-/// How many queues there may be: always as many, whatever is asked for. Not to be asked any more when there are some.
+/// How many queues there may be: always as many, whatever is asked for. When there are queues it is too
+/// late to ask.
 fn queues(asked: u32, has_queues: bool) -> Result<u32, Status> {
     if has_queues {
         return Err(Status::Sequence);

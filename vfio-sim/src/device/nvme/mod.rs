@@ -29,7 +29,7 @@ use crate::pci::BarKind;
 
 pub use command::{COMMAND_SIZE, COMPLETION_SIZE, Command, admin as admin_opcode, io as io_opcode};
 pub use disk::{Backing, DiskError};
-pub use driver::{Area, Driver, DriverError};
+pub use driver::{Answer, Area, Driver, DriverError};
 pub use registers::register;
 pub use status::Status;
 

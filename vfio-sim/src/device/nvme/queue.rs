@@ -255,7 +255,7 @@ mod tests {
     fn commands_wait_for_room_and_phases_turn() {
         let mut queues = queues();
         queues.set_tail(0, 3).unwrap();
-        let mut serve = |queues: &mut Queues| {
+        let serve = |queues: &mut Queues| {
             let (_, command) = queues.take()?;
             let slot = queues.slot(0).unwrap();
             Some((command.0, slot.address.0, slot.phase))

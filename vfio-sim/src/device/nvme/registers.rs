@@ -2,7 +2,7 @@
 //! The controller's registers: what it can do, how it is set up, how it is (NVMe Base 1.4, 3.1).
 
 use super::VERSION;
-use super::command::{halves, join};
+use super::command::{halves, join, shorts};
 use super::queue::MAX_ENTRIES;
 
 /// Offsets of the registers, by the names that the specification gives them.
@@ -142,7 +142,7 @@ impl Registers {
     /// Starts the controller; returns where the admin queues are, and how many entries they have. If
     /// they cannot be, or it is set up as it cannot be, the controller fails.
     pub(super) fn start(&mut self) -> Option<((u64, u16), (u64, u16))> {
-        let (submission, completion) = super::command::shorts(self.aqa);
+        let (submission, completion) = shorts(self.aqa);
         let page = self.page_size();
         let possible = self.cc & (cc::COMMAND_SET | cc::ARBITRATION) == 0
             && self.page_shift() <= MAX_PAGE_SHIFT

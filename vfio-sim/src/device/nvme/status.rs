@@ -14,12 +14,12 @@ pub enum Status {
     /// Memory could not be read or written; the driver of the host has more about it in its log.
     #[error("data transfer error")]
     DataTransfer = 0x004,
-    /// The command comes too late, or too early.
-    #[error("command sequence error")]
-    Sequence = 0x00c,
     /// There is no such namespace.
     #[error("invalid namespace or format")]
     InvalidNamespace = 0x00b,
+    /// The command comes too late.
+    #[error("command sequence error")]
+    Sequence = 0x00c,
     /// A data pointer does not begin where it has to.
     #[error("PRP offset invalid")]
     PrpOffset = 0x013,
@@ -78,8 +78,8 @@ impl Status {
         Self::InvalidOpcode,
         Self::InvalidField,
         Self::DataTransfer,
-        Self::Sequence,
         Self::InvalidNamespace,
+        Self::Sequence,
         Self::PrpOffset,
         Self::WriteProtected,
         Self::LbaOutOfRange,

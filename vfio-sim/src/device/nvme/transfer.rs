@@ -114,10 +114,10 @@ impl Transfer {
     }
 
     /// Writes memory: `fill` gets each piece to be filled, and how many bytes are before it.
-    pub(super) fn to_memory(
+    pub(super) fn write_memory(
         &mut self,
         link: &Link<'_>,
-        mut fill: impl FnMut(u64, &mut [u8]) -> Result<(), Status>,
+        mut fill: impl FnMut(usize, &mut [u8]) -> Result<(), Status>,
     ) -> Result<(), Status> {
         self.each(|done, at, piece| {
             fill(done, piece)?;
@@ -126,10 +126,10 @@ impl Transfer {
     }
 
     /// Reads memory: `take` gets each piece, and how many bytes are before it.
-    pub(super) fn from_memory(
+    pub(super) fn read_memory(
         &mut self,
         link: &Link<'_>,
-        mut take: impl FnMut(u64, &[u8]) -> Result<(), Status>,
+        mut take: impl FnMut(usize, &[u8]) -> Result<(), Status>,
     ) -> Result<(), Status> {
         self.each(|done, at, piece| {
             link.read(at, piece).map_err(|_| Status::DataTransfer)?;
@@ -139,15 +139,16 @@ impl Transfer {
 
     fn each(
         &mut self,
-        mut go: impl FnMut(u64, Iova, &mut [u8]) -> Result<(), Status>,
+        mut go: impl FnMut(usize, Iova, &mut [u8]) -> Result<(), Status>,
     ) -> Result<(), Status> {
         let mut done = 0;
         for Segment { mut first, mut length } in self.segments.iter().copied() {
             while length != 0 {
                 let size = usize::try_from(length).map_or(BUFFER_SIZE, |it| it.min(BUFFER_SIZE));
                 go(done, Iova(first), &mut self.buffer[..size])?;
+                done += size;
                 let size = size as u64;
-                (done, first, length) = (done + size, first.wrapping_add(size), length - size);
+                (first, length) = (first.wrapping_add(size), length - size);
             }
         }
         Ok(())
