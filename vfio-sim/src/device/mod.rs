@@ -54,6 +54,7 @@ pub mod engine;
 mod interrupts;
 pub mod ioat;
 pub mod ioctl;
+mod irq_doors;
 mod irq_error;
 mod link;
 mod listener;
