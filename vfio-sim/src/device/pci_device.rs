@@ -202,7 +202,11 @@ impl PciDevice {
     fn write_config(&self, offset: u64, bytes: &[u8]) -> Result<usize, RegionError> {
         let mut state = self.shared.lock();
         let from = check_config(&state.config, offset, bytes.len())?;
+        let was_disabled = state.config.line_disabled();
         let reset = state.config.write(from, bytes);
+        if was_disabled && !state.config.line_disabled() {
+            self.shared.interrupts.unmask_line();
+        }
         own_config::write(&mut *state.model, from, bytes);
         self.shared.bus.set_enabled(state.config.bus_master());
         for bar in &self.shared.function.bars {
