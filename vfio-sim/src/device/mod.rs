@@ -55,6 +55,7 @@ pub mod engine;
 mod interrupts;
 pub mod ioat;
 pub mod ioctl;
+mod irq_doors;
 mod irq_error;
 mod link;
 mod listener;

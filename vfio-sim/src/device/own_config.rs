@@ -58,7 +58,11 @@ mod tests {
         fn write(&mut self, _register: Register, _value: u64, _link: &Link<'_>) {}
 
         fn read_config(&self, offset: u64) -> Option<u32> {
-            [0xfc, 0x100, 0x104].contains(&offset).then_some(0x4433_2211 + (offset as u32 & 4))
+            match offset {
+                0xfc | 0x100 => Some(0x4433_2211),
+                0x104 => Some(0x4433_2215),
+                _ => None,
+            }
         }
 
         fn write_config(&mut self, offset: u64, value: u32, mask: u32) {

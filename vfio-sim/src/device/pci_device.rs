@@ -14,20 +14,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use vfio_type1::{BusMaster, Kernel};
-use vmm_sys_util::eventfd::EventFd;
-
 use crate::device::bar::BarMemory;
 use crate::device::config::ConfigSpace;
-use crate::device::interrupts::{Interrupts, IrqIndex};
-use crate::device::irq_error::IrqError;
+use crate::device::interrupts::Interrupts;
 use crate::device::link::Link;
 use crate::device::model::{BadFunction, BarContent, BarLayout, Function, Model, Register};
 use crate::device::own_config;
 use crate::device::region::{CONFIG_REGION, RegionError, check_config, registers, within};
-use crate::device::set_irqs::{Resolve, SetIrqs};
 use crate::names::pci_bus;
 use crate::pci::{BarKind, PciFunction};
+use vfio_type1::{BusMaster, Kernel};
 
 /// When a device does the work that its registers ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,16 +38,16 @@ pub enum Pace {
 
 /// A simulated PCI device. Any number of threads may use it.
 pub struct PciDevice {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     worker: Option<JoinHandle<()>>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     name: String,
     function: Function,
     pace: Pace,
     bus: BusMaster,
-    interrupts: Interrupts,
+    pub(super) interrupts: Interrupts,
     /// Configuration space as it is at first.
     fresh: ConfigSpace,
     /// Whether BARs are offered for mmap.
@@ -63,8 +59,8 @@ struct Shared {
     changed: Condvar,
 }
 
-struct State {
-    config: ConfigSpace,
+pub(super) struct State {
+    pub(super) config: ConfigSpace,
     model: Box<dyn Model>,
     /// A worker has not found out yet that there is no work.
     busy: bool,
@@ -210,7 +206,11 @@ impl PciDevice {
     fn write_config(&self, offset: u64, bytes: &[u8]) -> Result<usize, RegionError> {
         let mut state = self.shared.lock();
         let from = check_config(&state.config, offset, bytes.len())?;
+        let was_disabled = state.config.line_disabled();
         let reset = state.config.write(from, bytes);
+        if was_disabled && !state.config.line_disabled() {
+            self.shared.interrupts.unmask_line();
+        }
         own_config::write(&mut *state.model, from, bytes);
         self.shared.configured(&state);
         if reset {
@@ -266,56 +266,6 @@ impl PciDevice {
         self.shared.memory.get(&bar).cloned()
     }
 
-    /// How many interrupts of a kind it has (`VFIO_DEVICE_GET_IRQ_INFO`).
-    pub fn irq_count(&self, index: IrqIndex) -> u16 {
-        self.shared.interrupts.count(index)
-    }
-
-    /// Sets the eventfds that interrupts are told by, from vector 0 on (`VFIO_DEVICE_SET_IRQS`). None at
-    /// all turns the kind off. One kind can be on at a time.
-    pub fn set_irqs(
-        &self,
-        index: IrqIndex,
-        eventfds: Vec<Option<EventFd>>,
-    ) -> Result<(), IrqError> {
-        self.shared.interrupts.set(index, eventfds)?;
-        self.shared.update_interrupts(&mut self.shared.lock());
-        Ok(())
-    }
-
-    /// Whether the device has the vectors of a SET_IRQS.
-    pub(super) fn check_irqs(
-        &self,
-        index: IrqIndex,
-        start: u32,
-        count: u32,
-    ) -> Result<(), IrqError> {
-        self.shared.interrupts.check_known(index, start, count)
-    }
-
-    /// Does a SET_IRQS.
-    pub(super) fn apply_irqs(
-        &self,
-        request: &SetIrqs,
-        resolve: Resolve<'_>,
-    ) -> Result<(), IrqError> {
-        let line_disabled = self.shared.lock().config.line_disabled();
-        let done = self.shared.interrupts.apply(request, line_disabled, resolve);
-        self.shared.update_interrupts(&mut self.shared.lock());
-        done
-    }
-
-    /// Unmasks the interrupt line, which is masked each time it fires.
-    pub fn unmask_line(&self) {
-        self.shared.interrupts.unmask_line();
-        self.shared.update_interrupts(&mut self.shared.lock());
-    }
-
-    /// Signals a vector without the device's doing, for tests; returns whether it is set up.
-    pub fn trigger(&self, index: IrqIndex, vector: u16) -> bool {
-        self.shared.interrupts.trigger(index, vector)
-    }
-
     /// Does the next piece of work, whatever the pace; false if there was none.
     pub fn step(&self) -> bool {
         self.shared.step(&mut self.shared.lock())
@@ -356,7 +306,7 @@ impl PciDevice {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // A model that panicked may be in any state, as a device that hangs.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -422,7 +372,7 @@ impl Shared {
     }
 
     /// Shows in configuration space what is on and what is wanted, and moves the interrupt line.
-    fn update_interrupts(&self, state: &mut State) {
+    pub(super) fn update_interrupts(&self, state: &mut State) {
         state.config.show_messages(self.interrupts.on());
         let wanted = state.model.interrupt_line();
         let may_fire = state.config.show_interrupt(wanted);

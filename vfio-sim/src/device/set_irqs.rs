@@ -91,7 +91,7 @@ impl Interrupts {
             (IrqIndex::Line, Some(Action::Trigger)) => {
                 self.lock().trigger_line(request, line_disabled, resolve)
             }
-            (IrqIndex::Line, Some(action)) => self.mask(request, action, line_disabled),
+            (IrqIndex::Line, Some(action)) => self.mask(request, action),
             (IrqIndex::Msi | IrqIndex::Msix, Some(Action::Trigger)) => {
                 self.lock().trigger_messages(request, self.dynamic_msix, resolve)
             }
@@ -102,7 +102,7 @@ impl Interrupts {
         }
     }
 
-    fn mask(&self, request: &SetIrqs, action: Action, disabled: bool) -> Result<(), IrqError> {
+    fn mask(&self, request: &SetIrqs, action: Action) -> Result<(), IrqError> {
         if self.on() != Some(IrqIndex::Line) {
             return Err(IrqError::Off { index: IrqIndex::Line });
         }
@@ -115,8 +115,6 @@ impl Interrupts {
             Some(_) => {}
             None if !request.means(0) => {}
             None if masks => self.mask_line(),
-            // A line that is disabled stays masked.
-            None if disabled => {}
             None => self.unmask_line(),
         }
         Ok(())
@@ -138,10 +136,8 @@ impl Wiring {
         self.check_kind(IrqIndex::Line)?;
         request.require_one()?;
         if let Some(fd) = request.only_eventfd() {
-            let listener = listener(fd, resolve)?;
+            self.listeners = vec![listener(fd, resolve)?];
             self.on = Some(IrqIndex::Line);
-            self.listeners = vec![listener];
-            self.line_masked = if is_on { self.line_masked } else { line_disabled };
             return Ok(());
         }
         if !is_on {

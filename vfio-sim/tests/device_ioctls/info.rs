@@ -2,7 +2,7 @@
 //! What is told of a device, its regions and its interrupts.
 
 use vfio_sim::device::Function;
-use vfio_sim::device::ioctl::{command, region_offset};
+use vfio_sim::device::ioctl::{command, region_at, region_offset};
 use vfio_type1::{Errno, Kernel};
 
 use crate::scene::{CANARY, Scene, errno, function};
@@ -110,6 +110,14 @@ fn a_device_may_offer_nothing_for_mmap() {
     }
     scene.device.set_mmap(true);
     assert_eq!(region(&scene, 4, 8).1, READ_WRITE | MMAP | CAPS);
+}
+
+#[test]
+fn an_offset_in_the_file_is_one_in_a_region() {
+    assert_eq!(region_at(0), Some((0, 0)));
+    assert_eq!(region_at(region_offset(7) + 4), Some((7, 4)));
+    assert_eq!(region_at(region_offset(7) - 1), Some((6, (1 << 40) - 1)));
+    assert_eq!(region_at(u64::MAX), None);
 }
 
 #[test]

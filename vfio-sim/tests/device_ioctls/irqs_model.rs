@@ -58,7 +58,7 @@ impl Naive {
             4 => 4 * count,
             _ => return Err(Errno::EINVAL),
         };
-        if flags > 0x3f || start >= limit || start + count > limit || (data.len() as u32) < size {
+        if flags > 0x3f || start >= limit || start + count > limit || data.len() < size as usize {
             return Err(Errno::EINVAL);
         }
         let fds: Vec<i32> =

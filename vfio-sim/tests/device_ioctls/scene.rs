@@ -168,10 +168,10 @@ impl Scene {
         self.eventfds.iter().map(|eventfd| eventfd.read().unwrap_or(0)).collect()
     }
 
-    /// The eventfds that were signalled since they were looked at last, each once.
+    /// The eventfds that were signalled since they were looked at last, as often as they were.
     pub(crate) fn signalled(&self) -> Vec<i32> {
         let signals = (FIRST_FD..).zip(self.signals());
-        signals.flat_map(|(fd, times)| std::iter::repeat_n(fd, times as usize)).collect()
+        signals.flat_map(|(fd, times)| (0..times).map(move |_| fd)).collect()
     }
 }
 

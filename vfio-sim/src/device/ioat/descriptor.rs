@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn a_descriptor_is_what_its_bytes_say() {
-        let bytes: [u8; DESCRIPTOR_SIZE] = std::array::from_fn(|at| at as u8);
+        let mut bytes = [0; DESCRIPTOR_SIZE];
+        bytes.iter_mut().zip(0..).for_each(|(byte, at)| *byte = at);
         let descriptor = Descriptor::from_bytes(&bytes);
         let expected = Descriptor {
             size: 0x0302_0100,

@@ -22,6 +22,12 @@ pub fn region_offset(region: u8) -> u64 {
     u64::from(region) << OFFSET_BITS
 }
 
+/// The region that an offset in the file of a device lies in, and the offset in the region.
+pub fn region_at(offset: u64) -> Option<(u8, u64)> {
+    let region = u8::try_from(offset >> OFFSET_BITS).ok()?;
+    Some((region, offset & ((1 << OFFSET_BITS) - 1)))
+}
+
 impl PciDevice {
     pub(super) fn ioctl_info(&self, memory: &dyn Memory, arg: u64) -> Result<(), ArgumentError> {
         let argsz = Bytes::<{ device_info::MINIMUM }>::read_sized(memory, arg)?.argsz();

@@ -19,7 +19,7 @@ use crate::device::pci_device::PciDevice;
 use crate::device::set_irqs::NotEventFd;
 use layout::{feature, hot_reset};
 
-pub use info::region_offset;
+pub use info::{region_at, region_offset};
 pub use layout::command;
 
 /// Why a device's ioctl failed.
