@@ -290,6 +290,11 @@ impl Container {
         type1.map(|t| t.mappings.iter().map(|m| m.info()).collect()).unwrap_or_default()
     }
 
+    /// How many mappings are live.
+    pub fn mapping_count(&self) -> usize {
+        self.core.lock().type1().map_or(0, |type1| type1.mappings.len())
+    }
+
     /// The mapping that holds `iova`.
     pub fn mapping_at(&self, iova: Iova) -> Option<MappingInfo> {
         let mut state = self.core.lock();

@@ -8,14 +8,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::FlockOperation;
 use rustix::mm::{MapFlags, ProtFlags};
 use vfio_sim::device::{BarContent, NotEventFd};
-use vfio_type1::abi::{FileOperation, GroupReply, container_file_errno};
-use vfio_type1::{Errno, FdTarget, Memory as _, OpenGroup, Vaddr, VaddrRange};
+use vfio_sim::run::line::Line;
+use vfio_type1::abi::{FileOperation, GroupReply, command, container_file_errno};
+use vfio_type1::{
+    Errno, FdTarget, GroupId, Memory as _, MemoryChange, OpenGroup, Vaddr, VaddrRange,
+};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::files::File;
 use crate::guard::PAGE;
 use crate::opened::{OWN_FDS, Opened, Place};
 use crate::say::say;
+use crate::tape::{self, Name};
 use crate::trap;
 use crate::windows::Window;
 use crate::world::{FileId, Node, World};
@@ -57,19 +61,31 @@ pub(crate) fn opened(fd: RawFd) -> Result<(), Errno> {
         None => return Ok(()),
         Some(Node::Container) => {
             world.read_limits();
-            File::Container(world.vfio.open_container())
+            let (name, container) = (Name::new(), world.vfio.open_container());
+            if let Some(tape) = &world.tape {
+                tape.write(Line::Container(&name), Ok(0));
+            }
+            File::Container(name.opened(), container)
         }
-        Some(Node::Group(group)) => {
-            // The lock goes with the last descriptor, in whatever process: one opener at a time.
-            let file = borrow(fd).ok_or(Errno::EBADF)?;
-            let lock = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
-            lock.map_err(|_| Errno::EBUSY)?;
-            let opened = world.vfio.open_group(group, &world.process);
-            File::Group(opened.map_err(|error| error.errno())?)
-        }
+        Some(Node::Group(group)) => open_group(world, fd, group)?,
     };
     world.files.set(fd, Some(Arc::new(file)));
     Ok(())
+}
+
+fn open_group(world: &World, fd: RawFd, group: GroupId) -> Result<File, Errno> {
+    // The lock goes with the last descriptor, in whatever process: one opener at a time.
+    let file = borrow(fd).ok_or(Errno::EBADF)?;
+    let lock = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
+    let opened = || world.vfio.open_group(group, &world.process).map_err(|error| error.errno());
+    let (name, opened) = (Name::new(), lock.map_err(|_| Errno::EBUSY).and_then(|()| opened()));
+    if let (Some(tape), Some(device)) = (&world.tape, world.device_of(group)) {
+        match lock {
+            Ok(()) => tape.write(Line::Group(&name, device), opened.as_ref().map(|_| 0).map_err(|errno| *errno)),
+            Err(_) => tape.remark(format_args!("group {group} is open in another process")),
+        }
+    }
+    opened.map(|group| File::Group(name.opened(), group))
 }
 
 /// Notes that a descriptor is about to be closed.
@@ -113,11 +129,17 @@ pub(crate) fn ioctl(fd: RawFd, command: u64, arg: u64) -> Option<Answer> {
     // The kernel takes the lower half alone.
     let command = u32::try_from(command & 0xffff_ffff).unwrap_or(0);
     Some(match &*file {
-        File::Container(container) => container
-            .ioctl(&world.process, command, arg)
-            .map(i64::from)
-            .map_err(|error| error.errno()),
-        File::Group(group) => group_ioctl(world, group, command, arg),
+        File::Container(name, container) => {
+            let make = || {
+                let answer = container.ioctl(&world.process, command, arg);
+                answer.map(i64::from).map_err(|error| error.errno())
+            };
+            match &world.tape {
+                Some(tape) => tape.ioctl(world, name, (command, arg), make),
+                None => make(),
+            }
+        }
+        File::Group(name, group) => group_ioctl(world, name, group, command, arg),
         File::Device(opened) => device_ioctl(world, opened, command, arg),
     })
 }
@@ -133,22 +155,59 @@ fn refuse_inherited(fd: RawFd) -> Errno {
     Errno::EIO
 }
 
-fn group_ioctl(world: &World, group: &OpenGroup, command: u32, arg: u64) -> Answer {
+fn group_ioctl(world: &World, name: &Name, group: &OpenGroup, command: u32, arg: u64) -> Answer {
+    let make = || make_group_ioctl(world, group, command, arg);
+    let Some(tape) = &world.tape else { return make().map(|(value, _)| value) };
+    let number = |bytes: &[u8]| bytes.try_into().map_or(-1, i32::from_le_bytes);
+    match command {
+        command::GROUP_SET_CONTAINER => {
+            let fd = number(&tape::read(&world.memory, arg, 4));
+            let container = world.files.get(fd);
+            match container.as_deref() {
+                Some(File::Container(container, _)) => tape
+                    .call(Line::SetContainer(name, container), || make().map(|(value, _)| value)),
+                _ => {
+                    tape.remark(format_args!("{name}: SET_CONTAINER with descriptor {fd}"));
+                    make().map(|(value, _)| value)
+                }
+            }
+        }
+        command::GROUP_GET_DEVICE_FD => {
+            let device = tape::text(&world.memory, arg);
+            let opened = make();
+            let unnamed = Name::new();
+            let file = opened.as_ref().ok().and_then(|(_, opened)| opened.as_ref());
+            let file = file.map_or(&unnamed, |opened| opened.name());
+            let answer = opened.as_ref().map(|_| 0).map_err(|errno| *errno);
+            tape.write(Line::Device(file, name, &device), answer);
+            opened.map(|(value, _)| value)
+        }
+        _ => tape.ioctl(world, name, (command, arg), || make().map(|(value, _)| value)),
+    }
+}
+
+/// The answer, and the device that was opened.
+fn make_group_ioctl(
+    world: &World,
+    group: &OpenGroup,
+    command: u32,
+    arg: u64,
+) -> Result<(i64, Option<Arc<Opened>>), Errno> {
     let target = |fd: i32| match world.files.get(fd).as_deref() {
-        Some(File::Container(container)) => FdTarget::Container(container.clone()),
-        Some(File::Group(_) | File::Device(_)) => FdTarget::Other,
+        Some(File::Container(_, container)) => FdTarget::Container(container.clone()),
+        Some(File::Group(..) | File::Device(_)) => FdTarget::Other,
         None if borrow(fd).is_some_and(|fd| rustix::io::fcntl_getfd(fd).is_ok()) => FdTarget::Other,
         None => FdTarget::Closed,
     };
     let reply = group.ioctl(&world.process, command, arg, target);
     match reply.map_err(|error| error.errno())? {
-        GroupReply::Done => Ok(0),
+        GroupReply::Done => Ok((0, None)),
         GroupReply::Device(open) => {
             let slot = world.slot(open.name())?;
-            let opened = Opened::new(slot, open);
+            let opened = Arc::new(Opened::new(Name::new().opened(), slot, open));
             let fd = opened.descriptor()?.into_raw_fd();
-            world.files.set(fd, Some(Arc::new(File::Device(Arc::new(opened)))));
-            Ok(i64::from(fd))
+            world.files.set(fd, Some(Arc::new(File::Device(Arc::clone(&opened)))));
+            Ok((i64::from(fd), Some(opened)))
         }
     }
 }
@@ -225,9 +284,9 @@ fn device<'a>(
 ) -> Result<&'a Arc<Opened>, Errno> {
     match file {
         File::Device(opened) => Ok(opened),
-        File::Container(_) => Err(container_file_errno(world.vfio.kernel(), operation)),
+        File::Container(..) => Err(container_file_errno(world.vfio.kernel(), operation)),
         // A group's file has no operation for it.
-        File::Group(_) => Err(match operation {
+        File::Group(..) => Err(match operation {
             FileOperation::Mmap => Errno::ENODEV,
             FileOperation::ReadOrWrite => Errno::EINVAL,
             FileOperation::Seek => Errno::ESPIPE,
@@ -287,6 +346,10 @@ pub(crate) fn unmapped(at: u64, bytes: usize) {
     let Some(world) = World::get() else { return };
     let Some(bytes) = (bytes as u64).checked_next_multiple_of(PAGE) else { return };
     if let Ok(range) = VaddrRange::from_size(Vaddr(at), bytes) {
+        if let Some(tape) = &world.tape {
+            world.memory.record(range, MemoryChange::Unmapped);
+            tape.gone(&range);
+        }
         // A device that this closes is told here, after the list has been let go of.
         drop(world.windows.remove(&range));
     }

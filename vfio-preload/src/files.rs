@@ -11,12 +11,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use vfio_type1::{Container, OpenGroup};
 
 use crate::opened::Opened;
+use crate::tape::Name;
 
 /// What a descriptor is open on. Descriptors that were made by `dup` share it.
 #[derive(Debug)]
 pub(crate) enum File {
-    Container(Container),
-    Group(OpenGroup),
+    Container(Name, Container),
+    Group(Name, OpenGroup),
     Device(Arc<Opened>),
 }
 
@@ -95,7 +96,7 @@ mod tests {
     fn a_file_goes_with_its_last_descriptor() {
         let vfio = Vfio::new(Kernel::NEWEST, []).unwrap();
         let files = Files::default();
-        let file = Arc::new(File::Container(vfio.open_container()));
+        let file = Arc::new(File::Container(Name::new(), vfio.open_container()));
         files.set(3, Some(Arc::clone(&file)));
         files.set(70, Some(Arc::clone(&file)));
         assert!(files.has(3) && files.has(70) && !files.has(4) && !files.has(-1));

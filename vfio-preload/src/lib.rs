@@ -19,6 +19,7 @@
 //! - `opened`: an open device: its file, its regions, its mappings;
 //! - `world`: the host, made when the program first opens a file of VFIO's;
 //! - `files`: which of the program's file descriptors are ours;
+//! - `tape`: the recording of the calls, if one is wanted;
 //! - `calls`: what each call does on them;
 //! - `access`: the instruction that touched a BAR, carried out on a device instead;
 //! - `trap`: the signals that such an instruction raises, and the program's own handlers of them;
@@ -39,6 +40,7 @@ mod next;
 mod opened;
 mod say;
 mod start;
+mod tape;
 mod trap;
 mod windows;
 mod world;

@@ -14,6 +14,9 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use vfio_sim::device::{BarContent, PciDevice, RegionError};
 use vfio_type1::{Errno, OpenDevice};
 
+use crate::tape::Name;
+use crate::world::World;
+
 /// The bits of a file offset that are the offset in a region (`VFIO_PCI_OFFSET_SHIFT`).
 const REGION_SHIFT: u32 = 40;
 
@@ -51,6 +54,7 @@ impl fmt::Debug for Slot {
 /// A device that is open. It stays so while a descriptor of it or a mapping is there.
 #[derive(Debug)]
 pub(crate) struct Opened {
+    name: Name,
     slot: Arc<Slot>,
     _open: OpenDevice,
 }
@@ -73,9 +77,14 @@ impl Place {
 
 impl Opened {
     /// Opens the device once more.
-    pub(crate) fn new(slot: Arc<Slot>, open: OpenDevice) -> Self {
+    pub(crate) fn new(name: Name, slot: Arc<Slot>, open: OpenDevice) -> Self {
         *slot.opens.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Self { slot, _open: open }
+        Self { name, slot, _open: open }
+    }
+
+    /// Its name in the recording.
+    pub(crate) fn name(&self) -> &Name {
+        &self.name
     }
 
     pub(crate) fn device(&self) -> &PciDevice {
@@ -99,7 +108,12 @@ impl Opened {
 
     /// Writes a region, as `pwrite` does.
     pub(crate) fn write(&self, place: Place, bytes: &[u8]) -> Result<usize, Errno> {
-        self.device().write(place.region, place.offset, bytes).map_err(|error| refuse(&error))
+        let written = self.device().write(place.region, place.offset, bytes);
+        // A store is when a device works.
+        if let Some((world, tape)) = World::get().and_then(|w| Some((w, w.tape.as_ref()?))) {
+            tape.notes(world);
+        }
+        written.map_err(|error| refuse(&error))
     }
 
     /// What a mapping of `length` bytes from `place` on would show. EINVAL for what cannot be mapped.

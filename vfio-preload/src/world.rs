@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Resource, getrlimit};
 use vfio_sim::device::Pace;
 use vfio_sim::host::Host;
+use vfio_sim::run::line::Line;
 use vfio_sim::run::{SETTINGS_VARIABLE, Settings, SettingsError};
 use vfio_type1::{Errno, GroupId, Process, Vfio};
 
@@ -20,6 +21,7 @@ use crate::files::Files;
 use crate::memory::ProcessMemory;
 use crate::opened::Slot;
 use crate::say::say;
+use crate::tape::Tape;
 use crate::windows::Windows;
 
 /// A file of VFIO's.
@@ -41,8 +43,12 @@ pub(crate) struct World {
     pub(crate) vfio: Vfio,
     pub(crate) memory: Arc<ProcessMemory>,
     pub(crate) process: Arc<Process>,
+    /// The process's limit on locked memory, in bytes, as it was last looked at.
+    limit: AtomicU64,
     pub(crate) windows: Arc<Windows>,
     pub(crate) files: Files,
+    /// The recording, if one is wanted.
+    pub(crate) tape: Option<Tape>,
     nodes: HashMap<FileId, Node>,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
 }
@@ -85,14 +91,39 @@ impl World {
         process.set_cap_ipc_lock(settings.ipc_lock);
         let nodes = nodes(&vfio);
         let (files, slots) = (Files::default(), Mutex::default());
-        let world = Self { settings, host, vfio, memory, process, windows, files, nodes, slots };
+        let tape = settings.traces.as_ref().and_then(|directory| {
+            let started = Tape::start(directory);
+            started.map_err(|error| say(format!("{}: {error}", directory.display()))).ok()
+        });
+        vfio.set_watch(tape.is_some());
+        let limit = AtomicU64::new(u64::MAX);
+        let world = Self { settings, host, vfio, memory, process, limit, windows, files, tape, nodes, slots };
+        if !world.settings.ipc_lock {
+            world.note(Line::DropIpcLock);
+        }
         world.read_limits();
         Ok(world)
     }
 
+    fn note(&self, call: Line<'_>) {
+        if let Some(tape) = &self.tape {
+            tape.write(call, Ok(0));
+        }
+    }
+
+    /// A device of a group: recordings name groups by their devices.
+    pub(crate) fn device_of(&self, id: GroupId) -> Option<&str> {
+        let group = self.host.groups.iter().find(|group| group.id() == id)?;
+        group.devices.first().map(|device| device.name.as_str())
+    }
+
     /// Takes the process's limit on locked memory as it is now.
     pub(crate) fn read_limits(&self) {
-        self.process.set_memlock(getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX));
+        let limit = getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX);
+        if limit != self.limit.swap(limit, Ordering::Relaxed) {
+            self.process.set_memlock(limit);
+            self.note(Line::SetMemlock(limit));
+        }
     }
 
     /// The file of VFIO's that has this identity.

@@ -48,6 +48,8 @@ pub(crate) fn call_in_words(trace: &Trace, call: &Call) -> String {
             format!("{}: {} {value:#x}", trace.file(*file), command_name(*command))
         }
         Call::Poke(at, length, byte) => format!("fill {length:#x} bytes at {at} with {byte:#x}"),
+        Call::SetMemory(range, None) => format!("take memory {range} away"),
+        Call::SetMemory(range, Some(_)) => format!("memory {range}"),
         Call::Peek(at, length, _) => format!("read {length:#x} bytes at {at}"),
         Call::Sysfs(device, _) => format!("reserved_regions of {}", trace.text(*device)),
         Call::Close(file) => format!("close {}", trace.file(*file)),

@@ -82,6 +82,7 @@ impl<'a> Machine<'a> {
                     .map(|()| 0)
                     .map_err(|f| Refused::new(Errno::EFAULT, f))
             }
+            Call::SetMemory(range, writable) => self.set_memory(*range, *writable),
             Call::Peek(at, length, _) => {
                 self.after.resize(*length, 0);
                 let read = self.memory.read(*at, &mut self.after);
@@ -98,6 +99,23 @@ impl<'a> Machine<'a> {
                 Ok(0)
             }
         }
+    }
+
+    /// The containers that are open, by their files.
+    pub(crate) fn containers(&self) -> impl Iterator<Item = (FileIndex, &Container)> {
+        self.files.iter().enumerate().filter_map(|(index, file)| match file {
+            File::Container(container) => Some((index, container)),
+            File::Closed | File::Group(_) | File::Device(_) => None,
+        })
+    }
+
+    fn set_memory(&self, range: VaddrRange, writable: Option<bool>) -> CallResult {
+        let refused = |error| Refused::new(Errno::EINVAL, error);
+        self.memory.remove(range).map_err(refused)?;
+        if let Some(writable) = writable {
+            self.memory.add(range, writable).map_err(refused)?;
+        }
+        Ok(0)
     }
 
     fn open_group(&mut self, file: FileIndex, device: TextRef) -> CallResult {

@@ -159,7 +159,7 @@ fn main() -> ExitCode {
         Command::Render(arguments) => files::render(&arguments),
         Command::Capture(arguments) => files::capture(&arguments, &mut out),
         Command::Record(arguments) => record::run(&arguments, &mut out),
-        Command::Run(arguments) => run::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments, &mut anstream::stderr().lock()),
         Command::Replay(arguments) => replay::run(&arguments, &mut out),
     };
     let stop = match result.and_then(|code| Ok(out.flush().map(|()| code)?)) {

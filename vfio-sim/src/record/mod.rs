@@ -105,6 +105,17 @@ pub enum RecordError {
         /// `read` or `write`.
         verb: &'static str,
     },
+    /// The script's memory changes on the way.
+    #[error(
+        "line {line}: memory {range} changes between calls, and a recorder's memory stays as the \
+         header describes it; write the memory into the header"
+    )]
+    MemoryChanges {
+        /// The line of the script.
+        line: usize,
+        /// The memory.
+        range: VaddrRange,
+    },
     /// A call that is no ioctl failed: a limit or a capability could not be changed.
     #[error("line {line}: {error}")]
     Call {

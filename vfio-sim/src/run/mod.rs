@@ -5,7 +5,10 @@
 //! into it answers its calls (the package `vfio-preload`), as [`Settings`] tell it. [`program`] says
 //! whether that library gets into a program at all.
 
+pub mod line;
 pub mod program;
+pub mod recording;
+pub mod report;
 mod settings;
 pub mod stage;
 

@@ -45,30 +45,39 @@ impl Parser {
         }
     }
 
-    fn memory(&mut self, words: &mut Words<'_>) -> Result<(), String> {
-        let writable = match words.word("rw or ro")? {
-            "rw" => true,
-            "ro" => false,
-            word => return Err(format!("memory is rw or ro, not \"{word}\"")),
+    /// What `memory` says, of the header or between calls: a range, and what is there.
+    pub(super) fn area(words: &mut Words<'_>) -> Result<(VaddrRange, Option<bool>), String> {
+        let writable = match words.word("rw, ro or none")? {
+            "rw" => Some(true),
+            "ro" => Some(false),
+            "none" => None,
+            word => return Err(format!("memory is rw, ro or none, not \"{word}\"")),
         };
         let range = VaddrRange::from_size(Vaddr(words.hex()?), words.hex()?);
         let range = range.map_err(|error| format!("memory: {error}"))?;
         if !range.is_aligned(PageSize::P4K) {
             return Err(format!("memory {range} does not start and end at page boundaries"));
         }
-        if let Some(area) = self.trace.memory.iter().find(|area| area.range.overlaps(&range)) {
-            return Err(format!("memory {range} overlaps memory {}", area.range));
-        }
         let arguments =
             VaddrRange::from_size(Vaddr(ARGUMENT_END - MAX_ARGUMENT as u64), MAX_ARGUMENT as u64);
         if arguments.is_ok_and(|arguments| arguments.overlaps(&range)) {
             return Err(format!("memory {range} is where a replay places ioctl arguments"));
         }
+        words.end()?;
+        Ok((range, writable))
+    }
+
+    fn memory(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        let (range, writable) = Self::area(words)?;
+        let writable = writable.ok_or("memory that is not there needs no line")?;
+        if let Some(area) = self.trace.memory.iter().find(|area| area.range.overlaps(&range)) {
+            return Err(format!("memory {range} overlaps memory {}", area.range));
+        }
         if self.trace.memory.len() == MAX_AREAS {
             return Err(format!("more than {MAX_AREAS} areas of memory"));
         }
         self.trace.memory.push(Area { range, writable });
-        words.end()
+        Ok(())
     }
 
     fn iommu(&mut self, words: &mut Words<'_>) -> Result<(), String> {

@@ -47,6 +47,8 @@ pub struct Trace {
     pub memory: Vec<Area>,
     /// The calls, in order.
     pub calls: Vec<Recorded>,
+    /// What stands between the calls for people, and where: the number of calls before it.
+    pub remarks: Vec<(usize, String)>,
     /// Names of files, by the index that calls use.
     pub files: Vec<String>,
     /// Texts: device names and sysfs contents.
@@ -104,6 +106,8 @@ pub enum Call {
     IoctlValue(FileIndex, u32, u64),
     /// Fill memory with a byte.
     Poke(Vaddr, usize, u8),
+    /// Other memory is there from now on: whether it can be written, or `None` if there is none.
+    SetMemory(VaddrRange, Option<bool>),
     /// Read memory back; the bytes that were there.
     Peek(Vaddr, usize, Range<usize>),
     /// Read the `reserved_regions` of a device's group; the text that was there.

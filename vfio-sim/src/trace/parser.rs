@@ -52,6 +52,7 @@ impl Parser {
             states_iommu: false,
             memory: Vec::new(),
             calls: Vec::new(),
+            remarks: Vec::new(),
             files: Vec::new(),
             texts: Vec::new(),
             bytes: Vec::new(),
@@ -63,7 +64,11 @@ impl Parser {
         if self.ended {
             return Err("a line follows \"# end\"".to_owned());
         }
-        if content.is_empty() || content.starts_with("##") {
+        if content.is_empty() {
+            return Ok(());
+        }
+        if let Some(remark) = content.strip_prefix("##") {
+            self.trace.remarks.push((self.trace.calls.len(), remark.trim().to_owned()));
             return Ok(());
         }
         if let Some(comment) = content.strip_prefix('#') {
@@ -106,16 +111,10 @@ impl Parser {
         let answer = answer.filter(|_| self.form == Form::Recording);
         let mut words = Words::new(call);
         let name = words.word("a call")?;
-        if name == "poke" {
-            let (at, length) = (Vaddr(words.hex()?), words.length()?);
-            self.poked += length;
-            if self.poked > MAX_POKED {
-                return Err(format!("the recording pokes more than {MAX_POKED:#x} bytes"));
-            }
-            let call = Call::Poke(at, length, words.byte()?);
+        if let Some(call) = self.silent(name, &mut words)? {
             words.end()?;
             if answer.is_some() {
-                return Err("poke has no answer".to_owned());
+                return Err(format!("{name} has no answer"));
             }
             return Ok((call, Answer { value: 0, errno: 0 }));
         }
@@ -133,6 +132,25 @@ impl Parser {
         };
         words.end()?;
         Ok((call, answer))
+    }
+
+    /// What happens to memory without a call to the driver.
+    fn silent(&mut self, name: &str, words: &mut Words<'_>) -> Result<Option<Call>, String> {
+        Ok(match name {
+            "memory" => {
+                let (range, writable) = Self::area(words)?;
+                Some(Call::SetMemory(range, writable))
+            }
+            "poke" => {
+                let (at, length) = (Vaddr(words.hex()?), words.length()?);
+                self.poked += length;
+                if self.poked > MAX_POKED {
+                    return Err(format!("the recording pokes more than {MAX_POKED:#x} bytes"));
+                }
+                Some(Call::Poke(at, length, words.byte()?))
+            }
+            _ => None,
+        })
     }
 
     /// A call of a script, as if it left everything as it was.

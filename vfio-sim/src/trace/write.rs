@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Write as _};
 use std::io;
 
-use vfio_type1::FixedIommu;
+use vfio_type1::{FixedIommu, VaddrRange};
 
 use super::{Answer, Area, Call, Trace};
 use crate::names::iommu_driver_name;
@@ -72,9 +72,23 @@ struct MemoryLines<'a>(&'a [Area]);
 impl Display for MemoryLines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|Area { range, writable }| {
-            let access = if *writable { "rw" } else { "ro" };
-            writeln!(f, "# memory {access} {:x} {:x}", range.first().0, range.size().unwrap_or(0))
+            writeln!(f, "# {}", MemoryCall(*range, Some(*writable)))
         })
+    }
+}
+
+/// Memory that is there from now on.
+pub(crate) struct MemoryCall(pub(crate) VaddrRange, pub(crate) Option<bool>);
+
+impl Display for MemoryCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(range, writable) = self;
+        let access = match writable {
+            Some(true) => "rw",
+            Some(false) => "ro",
+            None => "none",
+        };
+        write!(f, "memory {access} {:x} {:x}", range.first().0, range.size().unwrap_or(0))
     }
 }
 
@@ -122,6 +136,7 @@ impl Display for CallLine<'_> {
             Call::IoctlValue(file, command, value) => {
                 write!(f, "ioctlv {} {command:x} {value:x}", trace.file(*file))
             }
+            Call::SetMemory(range, writable) => MemoryCall(*range, *writable).fmt(f),
             Call::Poke(at, length, byte) => write!(f, "poke {:x} {length:x} {byte:x}", at.0),
             Call::Peek(at, length, _) => write!(f, "peek {:x} {length:x}", at.0),
             Call::Sysfs(device, _) => write!(f, "sysfs {}", trace.text(*device)),
@@ -139,7 +154,7 @@ impl Display for AnswerText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(call, Answer { value, errno }, after) = self;
         match call {
-            Call::Poke(..) => Ok(()),
+            Call::Poke(..) | Call::SetMemory(..) => Ok(()),
             Call::Peek(..) => write!(f, " => {}", Hex(after)),
             Call::Sysfs(..) => {
                 let text = String::from_utf8_lossy(after);
@@ -153,7 +168,7 @@ impl Display for AnswerText<'_> {
 }
 
 /// Bytes as hexadecimal digits.
-struct Hex<'a>(&'a [u8]);
+pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
 
 impl Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
