@@ -443,3 +443,37 @@ fn an_engine_works_on_a_thread_too() {
     driver.device.settle();
     assert_eq!((driver.state(), driver.get(TARGET, 9)), ((State::Done, RING), b"by thread".into()));
 }
+
+#[test]
+fn whatever_a_program_writes_the_engine_goes_on() {
+    const OFFSETS: [u64; 9] = [0, 0x78, 0x80, 0x84, 0x86, 0x88, 0x90, 0x98, 0xa8];
+    let driver = Driver::new("ioat,xfercap=12", Pace::Stepped);
+    let mut seed = 1_u64;
+    let mut random = || {
+        // Xorshift, as Marsaglia gives it for 64 bits.
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed, usize::try_from(seed).unwrap())
+    };
+    let mut done = 0;
+    for _ in 0..3000 {
+        // A descriptor that is sound but for a bit.
+        let sound = with(Descriptor::COMPLETION, Descriptor { next: RING, ..copy(64) });
+        let mut bytes = sound.to_bytes();
+        bytes[random().1 % 64] ^= 1 << (random().0 % 8);
+        driver.put(RING, &bytes);
+        driver.write(reg::CHANCMP, 8, STATUS);
+        driver.write(OFFSETS[random().1 % OFFSETS.len()], 1 << (random().0 % 4), random().0);
+        driver.restart(RING);
+        driver.write(reg::DMACOUNT, 2, random().0);
+        done += (0..4).filter(|_| driver.device.step()).count();
+    }
+    assert!(done > 5000, "most descriptors were bad: {done} were not");
+    driver.device.reset();
+    driver.write(reg::CHANCMP, 8, STATUS);
+    driver.write(reg::CHAINADDR, 8, RING);
+    driver.run(&[with(Descriptor::COMPLETION, copy(8))]);
+    driver.device.settle();
+    assert_eq!(driver.completion(), (State::Done, RING));
+}
