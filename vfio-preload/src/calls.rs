@@ -81,7 +81,10 @@ fn open_group(world: &World, fd: RawFd, group: GroupId) -> Result<File, Errno> {
     let (name, opened) = (Name::new(), lock.map_err(|_| Errno::EBUSY).and_then(|()| opened()));
     if let (Some(tape), Some(device)) = (&world.tape, world.device_of(group)) {
         match lock {
-            Ok(()) => tape.write(Line::Group(&name, device), opened.as_ref().map(|_| 0).map_err(|errno| *errno)),
+            Ok(()) => tape.write(
+                Line::Group(&name, device),
+                opened.as_ref().map(|_| 0).map_err(|errno| *errno),
+            ),
             Err(_) => tape.remark(format_args!("group {group} is open in another process")),
         }
     }

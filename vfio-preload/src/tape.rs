@@ -77,7 +77,8 @@ impl Tape {
         static ORDER: AtomicU64 = AtomicU64::new(0);
         let order = ORDER.fetch_add(1, Ordering::Relaxed);
         let path = directory.join(format!("{}-{order}", std::process::id()));
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
         let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
         let file = rustix::io::fcntl_dupfd_cloexec(&file, OWN_FDS)?;
         Ok(Self { file, known: Mutex::default(), order: Mutex::default() })
@@ -196,7 +197,12 @@ fn run(memory: &ProcessMemory, at: u64, end: u64) -> (u64, Option<bool>) {
 }
 
 /// Whether all of a range is known to be so.
-fn covers(known: &BTreeMap<u64, (u64, bool)>, first: u64, end: u64, writable: Option<bool>) -> bool {
+fn covers(
+    known: &BTreeMap<u64, (u64, bool)>,
+    first: u64,
+    end: u64,
+    writable: Option<bool>,
+) -> bool {
     let overlaps = |&(from, (to, _)): &(&u64, &(u64, bool))| *from < end && *to > first;
     let mut parts = known.range(..end).rev().take_while(overlaps).collect::<Vec<_>>();
     let Some(writable) = writable else { return parts.is_empty() };
@@ -261,9 +267,7 @@ pub(crate) fn text(memory: &ProcessMemory, at: u64) -> String {
 
 /// The memory that a request names, beside its own bytes: address and length.
 pub(crate) fn named(command: u32, request: &[u8]) -> Option<(u64, u64)> {
-    let word = |at: usize| {
-        request.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes)
-    };
+    let word = |at: usize| request.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
     match command {
         command::IOMMU_MAP_DMA => Some((word(8)?, word(24)?)),
         // The bitmap, if there is one.

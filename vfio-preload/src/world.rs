@@ -97,7 +97,19 @@ impl World {
         });
         vfio.set_watch(tape.is_some());
         let limit = AtomicU64::new(u64::MAX);
-        let world = Self { settings, host, vfio, memory, process, limit, windows, files, tape, nodes, slots };
+        let world = Self {
+            settings,
+            host,
+            vfio,
+            memory,
+            process,
+            limit,
+            windows,
+            files,
+            tape,
+            nodes,
+            slots,
+        };
         if !world.settings.ipc_lock {
             world.note(Line::DropIpcLock);
         }

@@ -145,9 +145,7 @@ impl Player for LocalPlayer<'_> {
                 Ok(answered(ioctl(self.number(*file), *command, *value)))
             }
             Call::Poke(at, length, byte) => self.poke(line, *at, &vec![*byte; *length]),
-            Call::SetMemory(range, _) => {
-                Err(RecordError::MemoryChanges { line, range: *range })
-            }
+            Call::SetMemory(range, _) => Err(RecordError::MemoryChanges { line, range: *range }),
             Call::Peek(at, length, _) => self.peek(line, *at, *length),
             Call::Sysfs(device, _) => self.sysfs(line, *device),
             Call::Close(file) => Ok(match self.files[*file].take() {

@@ -38,13 +38,16 @@ pub enum RecordingError {
 
 /// The texts of the recordings in a directory, one for each process, in the order in which they began.
 pub fn texts(directory: &Path, host: &Host, kernel: Kernel) -> Result<Vec<String>, RecordingError> {
-    let unreadable =
-        |path: &Path| { let path = path.to_owned(); move |error| RecordingError::Unreadable { path, error } };
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |error| RecordingError::Unreadable { path, error }
+    };
     let entries = fs::read_dir(directory).map_err(unreadable(directory))?;
     let mut files = Vec::new();
     for entry in entries {
         let entry = entry.map_err(unreadable(directory))?;
-        let begun = entry.metadata().and_then(|metadata| metadata.created().or(metadata.modified()));
+        let begun =
+            entry.metadata().and_then(|metadata| metadata.created().or(metadata.modified()));
         files.push((begun.map_err(unreadable(&entry.path()))?, entry.path()));
     }
     files.sort();

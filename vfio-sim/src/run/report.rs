@@ -106,7 +106,8 @@ impl Player<'_> {
         for (_, container) in machine.containers() {
             let mappings = container.mappings();
             let behind = |mapping: &&MappingInfo| {
-                let memory = mapping.iova.size().map(|size| VaddrRange::from_size(mapping.vaddr, size));
+                let memory =
+                    mapping.iova.size().map(|size| VaddrRange::from_size(mapping.vaddr, size));
                 memory.is_some_and(|memory| memory.is_ok_and(|memory| memory.overlaps(range)))
             };
             let stale = mappings.iter().filter(behind);
@@ -139,7 +140,9 @@ impl Player<'_> {
         self.report.maps += 1;
         self.report.bytes = self.report.bytes.saturating_add(bytes);
         self.pending.retain(|pending| (pending.container, pending.vaddr) != (container, vaddr));
-        self.pending.iter_mut().for_each(|pending| pending.went_on |= pending.container == container);
+        self.pending
+            .iter_mut()
+            .for_each(|pending| pending.went_on |= pending.container == container);
         let mut containers = self.machine.containers();
         let live = containers.find(|(file, _)| *file == container);
         let live = live.map_or(0, |(_, container)| container.mapping_count());
@@ -179,7 +182,10 @@ const SHOWN: usize = 10;
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { maps, bytes, unmaps, peak, .. } = self;
-        writeln!(f, "mapped {bytes:#x} bytes in {maps} MAPs, {unmaps} UNMAPs; at most {peak} mappings at a time")?;
+        writeln!(
+            f,
+            "mapped {bytes:#x} bytes in {maps} MAPs, {unmaps} UNMAPs; at most {peak} mappings at a time"
+        )?;
         for Refusal { call, rule, times, ignored } in self.refusals.iter().take(SHOWN) {
             writeln!(f, "refused{}: {call}: {rule}", Times(*times))?;
             if *ignored > 0 {
@@ -198,7 +204,10 @@ impl Display for Report {
         more(f, self.remarks.len(), "faults and mistakes")?;
         if self.left.0 > 0 {
             let (count, bytes) = self.left;
-            writeln!(f, "left: {count} mappings, {bytes:#x} bytes, were live when the program ended")?;
+            writeln!(
+                f,
+                "left: {count} mappings, {bytes:#x} bytes, were live when the program ended"
+            )?;
         }
         match self.unlike {
             0 => Ok(()),

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `vfio-sim run --host-matrix`: the program once on each known host.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use vfio_sim::hosts;
+use vfio_sim::run::{recording, report};
+
+use super::super::{REFUSED, Stop};
+use super::supervise::{Output, recorded};
+use super::{RunArguments, find_program, no_program, settings};
+
+/// How a program fared on a host.
+struct Row {
+    host: &'static str,
+    /// Its exit status; `None` if it could not be tried.
+    status: Option<u8>,
+    /// What was refused first, or why it could not be tried.
+    reason: String,
+}
+
+pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Stop> {
+    if let Err(error) = find_program(arguments) {
+        return Ok(no_program(&error));
+    }
+    let mut out = anstream::stdout().lock();
+    let names = hosts::names();
+    let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
+    let (mut tried, mut failed) = (0, 0);
+    for host in names {
+        let row = attempt(arguments, host)?;
+        let verdict = match row.status {
+            Some(0) => "works".to_owned(),
+            Some(status) => format!("exit {status}"),
+            None => "not tried".to_owned(),
+        };
+        writeln!(out, "{:<width$}  {verdict:<9}  {}", row.host, row.reason)?;
+        tried += u32::from(row.status.is_some());
+        failed += u32::from(row.status.is_some_and(|status| status != 0));
+    }
+    writeln!(out, "fails on {failed} of {tried} hosts")?;
+    Ok(ExitCode::from(if failed == 0 { 0 } else { REFUSED }))
+}
+
+fn attempt(arguments: &RunArguments, name: &'static str) -> Result<Row, Stop> {
+    let not_tried = |reason: String| Row { host: name, status: None, reason };
+    let settings = settings(arguments, name)?;
+    let kernel = settings.kernel().map_err(Stop::bad)?;
+    // A device may have no place on a host.
+    let host = match settings.host() {
+        Ok(host) => host,
+        Err(error) => return Ok(not_tried(error.to_string())),
+    };
+    if let Err(error) = host.boot(kernel) {
+        return Ok(not_tried(error.to_string()));
+    }
+    match recorded(arguments, name, &host, kernel, Output::Dropped) {
+        Ok((status, texts)) => {
+            let reason = first_refusal(&texts, &host, kernel).filter(|_| status != 0);
+            Ok(Row { host: name, status: Some(status), reason: reason.unwrap_or_default() })
+        }
+        Err(error) => Ok(not_tried(error)),
+    }
+}
+
+fn first_refusal(
+    texts: &[String],
+    host: &vfio_sim::host::Host,
+    kernel: vfio_type1::Kernel,
+) -> Option<String> {
+    texts.iter().find_map(|text| {
+        let report = report::report(&recording::parse(text).ok()?, host, kernel).ok()?;
+        report.refusals.into_iter().next().map(|refusal| refusal.rule)
+    })
+}

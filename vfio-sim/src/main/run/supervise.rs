@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `vfio-sim run --trace` and `--report`: what the program did, when it has ended.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+use vfio_sim::host::Host;
+use vfio_sim::run::{recording, report};
+use vfio_type1::Kernel;
+
+use super::super::{Stop, complain};
+use super::{CANNOT_SET_UP, RunArguments, fail};
+
+/// Runs the program in a process of its own, and tells afterwards what it did.
+pub(super) fn run(
+    arguments: &RunArguments,
+    host: &Host,
+    kernel: Kernel,
+    out: &mut impl Write,
+) -> Result<ExitCode, Stop> {
+    let name = arguments.host.as_deref().unwrap_or_default();
+    let (status, texts) = match recorded(arguments, name, host, kernel, Output::Shown) {
+        Ok(recorded) => recorded,
+        Err(error) => return Ok(fail(CANNOT_SET_UP, &error)),
+    };
+    if let Some(trace) = &arguments.trace {
+        write_traces(trace, &texts)?;
+    }
+    if arguments.report {
+        report_on(&texts, host, kernel, out)?;
+    }
+    Ok(ExitCode::from(status))
+}
+
+/// What becomes of the program's output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    Shown,
+    Dropped,
+}
+
+/// Runs the program on a host. Returns its exit status, and the recordings of its processes.
+pub(super) fn recorded(
+    arguments: &RunArguments,
+    name: &str,
+    host: &Host,
+    kernel: Kernel,
+    output: Output,
+) -> Result<(u8, Vec<String>), String> {
+    let told = |error: &dyn Display| error.to_string();
+    let tapes =
+        tempfile::tempdir().map_err(|error| format!("no directory to record in: {error}"))?;
+    let mut command = again(arguments, name, tapes.path());
+    if output == Output::Dropped {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    }
+    let status = wait_for(&mut command).map_err(|error| told(&error))?;
+    let texts = recording::texts(tapes.path(), host, kernel).map_err(|error| told(&error))?;
+    Ok((status, texts))
+}
+
+/// This tool once more, with the same arguments, to become the program.
+fn again(arguments: &RunArguments, host: &str, tapes: &Path) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("run").arg(host).args(["--kernel", &arguments.kernel]);
+    for model in &arguments.place.models {
+        command.arg(format!("--device={model}"));
+    }
+    if arguments.no_mmap {
+        command.arg("--no-mmap");
+    }
+    command.arg("--tapes").arg(tapes).arg("--").args(&arguments.command);
+    command
+}
+
+/// Waits for the program, and returns its exit status. What a terminal sends is for the program; what asks
+/// this process to end is handed on to it.
+fn wait_for(command: &mut Command) -> std::io::Result<u8> {
+    let mut signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP])?;
+    let mut child = command.spawn()?;
+    let pid = rustix::process::Pid::from_child(&child);
+    let handle = signals.handle();
+    let forwarder = thread::spawn(move || {
+        for signal in &mut signals {
+            let forwarded = match signal {
+                SIGTERM => rustix::process::Signal::TERM,
+                SIGHUP => rustix::process::Signal::HUP,
+                _ => continue,
+            };
+            let _ = rustix::process::kill_process(pid, forwarded);
+        }
+    });
+    let status = child.wait();
+    handle.close();
+    let _ = forwarder.join();
+    let status = status?;
+    // As shells tell of a signal.
+    let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// The first process's recording goes to the file, others' to files with a number behind.
+fn write_traces(path: &Path, texts: &[String]) -> Result<(), Stop> {
+    for (number, text) in (1..).zip(texts) {
+        let mut name = path.as_os_str().to_owned();
+        if number > 1 {
+            name.push(format!(".{number}"));
+        }
+        std::fs::write(&name, text)
+            .map_err(|error| Stop::BadInput(format!("{}: {error}", Path::new(&name).display())))?;
+    }
+    if texts.is_empty() {
+        complain("no process of the program opened a file of VFIO's: there is nothing to record");
+    }
+    Ok(())
+}
+
+fn report_on(
+    texts: &[String],
+    host: &Host,
+    kernel: Kernel,
+    out: &mut impl Write,
+) -> Result<(), Stop> {
+    for (number, text) in (1..).zip(texts) {
+        let trace = recording::parse(text).map_err(Stop::bad)?;
+        let report = report::report(&trace, host, kernel).map_err(Stop::bad)?;
+        match texts.len() {
+            1 => writeln!(out, "vfio-sim: what the program did on {}:", host.name)?,
+            _ => writeln!(out, "vfio-sim: what process {number} did on {}:", host.name)?,
+        }
+        write!(out, "{report}")?;
+    }
+    if texts.is_empty() {
+        writeln!(out, "vfio-sim: the program opened no file of VFIO's")?;
+    }
+    Ok(())
+}
