@@ -203,6 +203,8 @@ fn a_full_completion_queue_stops_the_device_until_it_is_read() {
     let flush = |id| Command { opcode: io_opcode::FLUSH, id, namespace: 1, ..Command::default() };
     (0..3).for_each(|id| driver.submit_io(&flush(id)).unwrap());
     assert!(device.step() && device.step() && device.step());
+    // The third answer says that three commands of queue 1 have been read.
+    assert_eq!(rig.get(QUEUES + 3 * PAGE + 2 * 16 + 8, 4), [3, 0, 1, 0]);
     (3..6).for_each(|id| driver.submit_io(&flush(id)).unwrap());
     assert!(!device.step(), "there is no room for an answer");
     for id in 0..6 {
