@@ -139,7 +139,7 @@ fn bad_usage_and_input_get_one_line() {
     bad_input(&["check", "vtd48", "x=0-0xffffffffffffffff"], "whole 64-bit space");
     bad_input(&["check", "vtd48", "ram=0+1Q"], "\"1Q\" is not a number");
     bad_input(&["check", "vtd48", "0+1", "--devices", "0000:00:99.0"], "it has 0000:00:00.0");
-    bad_input(&["show", "vtd48", "--device", "gpu"], "known are dma-engine, edu, ioat, peer");
+    bad_input(&["show", "vtd48", "--device", "gpu"], "known are dma-engine, edu, ioat, nvme, peer");
     bad_input(&["show", "vtd48", "--device", "edu,bdf=00:00.0"], "0000:00:00.0 is a bridge");
     bad_input(&["show", "no/such/host.toml"], "no/such/host.toml: cannot read");
     bad_input(&["show", "/"], "cannot read");

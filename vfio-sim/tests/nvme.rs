@@ -159,6 +159,11 @@ fn lists_lead_to_lists() {
         assert!(rig.get(page(number) - IOVA, 4096) == expected, "page {number}");
     }
 
+    // One that ends with its page, and names all that is left, leads nowhere.
+    rig.put(3 * PAGE - 16, &words(vec![page(14), page(15)]));
+    driver.io(&Command { words: [0, 0, 23, 0, 0, 0], ..read }).unwrap();
+    assert!(rig.get(page(15) - IOVA, 4096) == data[2 * 4096..3 * 4096]);
+
     // All lists but the first begin a page, so that none leads to itself for ever.
     rig.put(3 * PAGE - 8, &words(vec![IOVA + 3 * PAGE - 8]));
     let circle = Command { prp2: IOVA + 3 * PAGE - 8, ..read };
@@ -203,6 +208,8 @@ fn a_full_completion_queue_stops_the_device_until_it_is_read() {
     let flush = |id| Command { opcode: io_opcode::FLUSH, id, namespace: 1, ..Command::default() };
     (0..3).for_each(|id| driver.submit_io(&flush(id)).unwrap());
     assert!(device.step() && device.step() && device.step());
+    // The third answer says that three commands of queue 1 have been read.
+    assert_eq!(rig.get(QUEUES + 3 * PAGE + 2 * 16 + 8, 4), [3, 0, 1, 0]);
     (3..6).for_each(|id| driver.submit_io(&flush(id)).unwrap());
     assert!(!device.step(), "there is no room for an answer");
     for id in 0..6 {

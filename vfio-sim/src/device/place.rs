@@ -141,10 +141,8 @@ impl Host {
     pub fn power_on(&self, vfio: &Vfio, name: &str, pace: Pace) -> Result<PciDevice, PowerOnError> {
         let unknown = || PowerOnError::NoDevice { device: name.to_owned() };
         let (_, device) = self.device(name).ok_or_else(unknown)?;
-        let model = device
-            .model
-            .as_ref()
-            .ok_or_else(|| PowerOnError::NoModel { device: name.to_owned() })?;
+        let no_model = || PowerOnError::NoModel { device: name.to_owned() };
+        let model = device.model.as_ref().ok_or_else(no_model)?;
         let bus = vfio.bus_master(name).ok_or_else(unknown)?;
         Ok(PciDevice::new(bus, model.model(name)?, &device.pci, pace)?)
     }

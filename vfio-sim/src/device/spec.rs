@@ -4,6 +4,7 @@
 
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::device::edu::Edu;
@@ -123,6 +124,14 @@ impl ModelSpec {
         }
     }
 
+    /// The file that it is made of, if it is made of one.
+    pub fn file_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::Nvme(nvme::Settings { backing: Backing::File(file), .. }) => Some(file),
+            _ => None,
+        }
+    }
+
     /// What configuration space says of it. No file is opened for that.
     pub fn function(&self) -> Function {
         match self {
@@ -195,44 +204,7 @@ fn edu(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
 }
 
 fn nvme(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
-    let good = nvme::Settings::default();
-    let block = keys.number("block", 512, 4096)?.and_then(|block| u32::try_from(block).ok());
-    let block_size = block.unwrap_or(good.block_size);
-    if !matches!(block_size, 512 | 4096) {
-        return Err(wrong("block", block_size, "a block has 512 or 4096 bytes"));
-    }
-    let file = keys.take("file");
-    let size = keys.number("size", u64::from(block_size), MAX_DISK)?;
-    let backing = match (file, size) {
-        (Some(file), Some(_)) => {
-            return Err(wrong("file", file, "the file has a size; leave size out"));
-        }
-        (Some(""), None) => return Err(wrong("file", "", "name a file or a block device")),
-        (Some(file), None) => Backing::File(file.into()),
-        (None, Some(size)) if !size.is_multiple_of(block_size.into()) => {
-            return Err(wrong(
-                "size",
-                size,
-                &format!("must be a multiple of {block_size}, a block"),
-            ));
-        }
-        (None, Some(size)) => Backing::Memory(size),
-        (None, None) => good.backing,
-    };
-    let serial = keys.take("serial").map(serial).transpose()?;
-    let address_bits = keys.bits()?.unwrap_or(good.address_bits);
-    Ok(ModelSpec::Nvme(nvme::Settings { backing, block_size, serial, address_bits }))
-}
-
-/// The largest disk in memory, in bytes.
-const MAX_DISK: u64 = 1 << 42;
-
-fn serial(text: &str) -> Result<String, SpecError> {
-    let printable = text.chars().all(|c| c == ' ' || c.is_ascii_graphic());
-    match printable && (1..=20).contains(&text.len()) {
-        true => Ok(text.to_owned()),
-        false => Err(wrong("serial", text, "a serial number has 1 to 20 characters of ASCII")),
-    }
+    nvme::Settings::from_keys(keys).map(ModelSpec::Nvme)
 }
 
 fn ioat(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
@@ -253,12 +225,12 @@ fn peer(keys: &mut Keys<'_>) -> Result<ModelSpec, SpecError> {
 }
 
 /// A value that the key does not take.
-fn wrong(key: &str, value: impl Display, problem: &str) -> SpecError {
+pub(super) fn wrong(key: &str, value: impl Display, problem: &str) -> SpecError {
     SpecError::Value { key: key.to_owned(), value: value.to_string(), problem: problem.to_owned() }
 }
 
 /// Keys and values that are not read yet.
-struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     model: &'static str,
     /// The keys that were asked for.
     asked: Vec<&'static str>,
@@ -276,13 +248,13 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    fn take(&mut self, key: &'static str) -> Option<&'a str> {
+    pub(super) fn take(&mut self, key: &'static str) -> Option<&'a str> {
         self.asked.push(key);
         let at = self.values.iter().position(|(known, _)| *known == key)?;
         Some(self.values.remove(at).1)
     }
 
-    fn number(
+    pub(super) fn number(
         &mut self,
         key: &'static str,
         least: u64,
@@ -306,7 +278,7 @@ impl<'a> Keys<'a> {
         Ok(number.and_then(|number| u8::try_from(number).ok()))
     }
 
-    fn bits(&mut self) -> Result<Option<u32>, SpecError> {
+    pub(super) fn bits(&mut self) -> Result<Option<u32>, SpecError> {
         let bits = self.number("address-bits", 1, 64)?;
         Ok(bits.and_then(|bits| u32::try_from(bits).ok()))
     }
@@ -341,27 +313,14 @@ impl Display for ModelSpec {
                 key(f, "version", version, &usual.version)?;
                 key(f, "xfercap", xfercap, &usual.xfercap)
             }
-            Self::Nvme(settings) => write_nvme(f, settings),
+            Self::Nvme(settings) => write!(f, "{settings}"),
             Self::Peer { size } => write!(f, ",size={size:#x}"),
         }
     }
 }
 
-fn write_nvme(f: &mut fmt::Formatter<'_>, settings: &nvme::Settings) -> fmt::Result {
-    let usual = nvme::Settings::default();
-    let nvme::Settings { backing, block_size, serial, address_bits } = settings;
-    match backing {
-        Backing::File(path) => write!(f, ",file={}", path.display())?,
-        Backing::Memory(size) => write!(f, ",size={size:#x}")?,
-    }
-    key(f, "block", *block_size, usual.block_size)?;
-    if let Some(serial) = serial {
-        write!(f, ",serial={serial}")?;
-    }
-    key(f, "address-bits", *address_bits, usual.address_bits)
-}
-
-fn key<T: Display + PartialEq>(
+/// Writes a key, if it is not as usual.
+pub(super) fn key<T: Display + PartialEq>(
     f: &mut fmt::Formatter<'_>,
     key: &str,
     value: T,

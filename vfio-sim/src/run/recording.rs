@@ -86,6 +86,11 @@ fn header(host: &Host, kernel: Kernel) -> Result<String, BootError> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
+/// Whether a process has opened anything: a child may have looked at a file and left it.
+pub fn has_calls(text: &str) -> bool {
+    text.lines().any(|line| line.ends_with(" => 0 0"))
+}
+
 /// The recording of a process, to be reported on.
 pub fn parse(text: &str) -> Result<Trace, TraceError> {
     Trace::parse("program", text)

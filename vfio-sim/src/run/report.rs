@@ -182,10 +182,9 @@ const SHOWN: usize = 10;
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { maps, bytes, unmaps, peak, .. } = self;
-        writeln!(
-            f,
-            "mapped {bytes:#x} bytes in {maps} MAPs, {unmaps} UNMAPs; at most {peak} mappings at a time"
-        )?;
+        let (maps, unmaps) = (Count(*maps, "MAP"), Count(*unmaps, "UNMAP"));
+        let peak = Count(*peak as u64, "mapping");
+        writeln!(f, "mapped {bytes:#x} bytes in {maps}, {unmaps}; at most {peak} at a time")?;
         for Refusal { call, rule, times, ignored } in self.refusals.iter().take(SHOWN) {
             writeln!(f, "refused{}: {call}: {rule}", Times(*times))?;
             if *ignored > 0 {
@@ -204,16 +203,18 @@ impl Display for Report {
         more(f, self.remarks.len(), "faults and mistakes")?;
         if self.left.0 > 0 {
             let (count, bytes) = self.left;
+            let count = Count(count as u64, "mapping");
             writeln!(
                 f,
-                "left: {count} mappings, {bytes:#x} bytes, were live when the program ended"
+                "left: {count}, {bytes:#x} bytes, when the program ended; UNMAP and close"
             )?;
         }
         match self.unlike {
             0 => Ok(()),
             calls => writeln!(
                 f,
-                "{calls} calls are answered otherwise when they are replayed: an error of the emulator, please report it"
+                "unlike: {} got other answers when replayed: an error of vfio-sim; please report it",
+                Count(calls, "call")
             ),
         }
     }
@@ -223,6 +224,16 @@ fn more(f: &mut fmt::Formatter<'_>, count: usize, what: &str) -> fmt::Result {
     match count.checked_sub(SHOWN) {
         Some(more) if more > 0 => writeln!(f, "and {more} more {what}"),
         _ => Ok(()),
+    }
+}
+
+/// A number of things.
+struct Count(u64, &'static str);
+
+impl Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, what) = self;
+        write!(f, "{count} {what}{}", if *count == 1 { "" } else { "s" })
     }
 }
 

@@ -99,6 +99,15 @@ impl Settings {
             let path = std::path::absolute(&self.host)?;
             self.host = path.to_string_lossy().into_owned();
         }
+        for text in &mut self.devices {
+            // What is wrong with a device is told when it is placed.
+            if let Ok(mut spec) = text.parse::<DeviceSpec>()
+                && let Some(file) = spec.model.file_mut()
+            {
+                *file = std::path::absolute(&*file)?;
+                *text = spec.to_string();
+            }
+        }
         Ok(self)
     }
 

@@ -53,10 +53,10 @@ impl Nvme {
         }
         let place = self.place(it, self.registers.completion_entries_fit())?;
         let (_, vector) = shorts(it.words[1]);
-        if vector >= VECTORS {
+        let vector = (it.words[1] & INTERRUPTS != 0).then_some(vector);
+        if vector.is_some_and(|vector| vector >= VECTORS) {
             return Err(Status::InterruptVector);
         }
-        let vector = (it.words[1] & INTERRUPTS != 0).then_some(vector);
         self.queues.add_completion(id, place, vector);
         Ok(0)
     }

@@ -18,6 +18,7 @@ mod health;
 mod identify;
 mod queue;
 mod registers;
+mod settings;
 mod status;
 mod transfer;
 
@@ -31,6 +32,7 @@ pub use command::{COMMAND_SIZE, COMPLETION_SIZE, Command, admin as admin_opcode,
 pub use disk::{Backing, DiskError};
 pub use driver::{Answer, Area, Driver, DriverError};
 pub use registers::register;
+pub use settings::Settings;
 pub use status::Status;
 
 use command::Completion;
@@ -58,32 +60,6 @@ const REGISTERS_SIZE: u64 = 16 << 10;
 const MSIX_SIZE: u64 = 4 << 10;
 const VECTORS: u16 = 32;
 
-/// What a device is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// What is behind the namespace.
-    pub backing: Backing,
-    /// The size of a block in bytes: 512 or 4096.
-    pub block_size: u32,
-    /// The serial number, up to 20 characters of ASCII; `None` for the device's PCI address.
-    pub serial: Option<String>,
-    /// The address bits that it can state.
-    pub address_bits: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let backing = Backing::Memory(64 << 20);
-        Self { backing, block_size: 512, serial: None, address_bits: 64 }
-    }
-}
-
-impl Settings {
-    pub(crate) fn function(&self) -> Function {
-        function(self.address_bits)
-    }
-}
-
 /// The model.
 #[derive(Debug)]
 pub struct Nvme {
@@ -105,9 +81,9 @@ impl Nvme {
         let serial = settings.serial.as_deref().unwrap_or(name).to_owned();
         Ok(Self {
             address_bits: settings.address_bits,
-            block_size: settings.block_size,
+            block_size: settings.block_size(),
             identity: Identity { serial },
-            disk: Disk::open(&settings.backing, settings.block_size)?,
+            disk: Disk::open(&settings.backing, settings.block_size())?,
             registers: Registers::default(),
             queues: Queues::default(),
             features: Features::default(),

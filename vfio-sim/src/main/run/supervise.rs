@@ -61,7 +61,8 @@ pub(super) fn recorded(
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     }
     let status = wait_for(&mut command).map_err(|error| told(&error))?;
-    let texts = recording::texts(tapes.path(), host, kernel).map_err(|error| told(&error))?;
+    let mut texts = recording::texts(tapes.path(), host, kernel).map_err(|error| told(&error))?;
+    texts.retain(|text| recording::has_calls(text));
     Ok((status, texts))
 }
 
