@@ -7,7 +7,7 @@ use vfio_type1::{Errno, Kernel};
 use crate::scene::{CLOSED, FIRST_FD, Scene, errno, fds};
 
 /// Nobody has been signalled.
-const NONE: [i32; 0] = [];
+const NOBODY: [i32; 0] = [];
 
 const NONE: u32 = 1;
 const BOOL: u32 = 2;
@@ -121,13 +121,13 @@ fn vectors_can_be_signalled_by_their_owner() {
     scene.set_irqs([BOOL | TRIGGER, MSIX, 0, 4], &[1, 0, 1, 255]).unwrap();
     assert_eq!(scene.signalled(), [A, C]);
     scene.set_irqs([BOOL | TRIGGER, MSIX, 0, 0], &[]).unwrap();
-    assert_eq!(scene.signalled(), NONE);
+    assert_eq!(scene.signalled(), NOBODY);
     // Up to 6.4 the vectors must be on.
     let older = Scene::new(Kernel::V6_1);
     assert_eq!(give(&older, MSIX, 0, &[A]), None);
     let refused = older.set_irqs([NONE | TRIGGER, MSIX, 0, 8], &[]);
     assert_eq!(errno(refused), Some(Errno::EINVAL));
-    assert_eq!(older.signalled(), NONE);
+    assert_eq!(older.signalled(), NOBODY);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn the_line_is_masked_when_it_fires_and_fires_again_when_unmasked() {
     scene.device.write_u32(0, 0, 1).unwrap();
     assert_eq!(scene.signalled(), [A]);
     mask(UNMASK, &[0]);
-    assert_eq!(scene.signalled(), NONE);
+    assert_eq!(scene.signalled(), NOBODY);
     mask(UNMASK, &[]);
     assert_eq!(scene.signalled(), [A], "it is still asserted");
     mask(MASK, &[1]);
@@ -149,10 +149,10 @@ fn the_line_is_masked_when_it_fires_and_fires_again_when_unmasked() {
     mask(UNMASK, &[1]);
     mask(MASK, &[]);
     scene.device.write_u32(0, 0, 1).unwrap();
-    assert_eq!(scene.signalled(), NONE, "it is masked");
+    assert_eq!(scene.signalled(), NOBODY, "it is masked");
     // Another eventfd does not unmask it.
     assert_eq!(give(&scene, LINE, 0, &[B]), None);
-    assert_eq!(scene.signalled(), NONE);
+    assert_eq!(scene.signalled(), NOBODY);
     mask(UNMASK, &[]);
     assert_eq!(scene.signalled(), [B]);
     // A bad one leaves the good one.
@@ -163,7 +163,7 @@ fn the_line_is_masked_when_it_fires_and_fires_again_when_unmasked() {
     scene.set_irqs([EVENTFD | UNMASK, LINE, 0, 1], &fds(&[-1])).unwrap();
     assert_eq!(turn_off(&scene, LINE), None);
     scene.device.unmask_line();
-    assert_eq!(scene.signalled(), NONE);
+    assert_eq!(scene.signalled(), NOBODY);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_line_that_the_command_register_disables_tells_nobody() {
     scene.set_irqs([NONE | TRIGGER, LINE, 0, 1], &[]).unwrap();
     scene.set_irqs([NONE | UNMASK, LINE, 0, 1], &[]).unwrap();
     scene.device.write_u32(0, 0, 1).unwrap();
-    assert_eq!(scene.signalled(), NONE);
+    assert_eq!(scene.signalled(), NOBODY);
     command(0x0002);
     assert_eq!(scene.signalled(), [A]);
     // It is masked now, and turning it off and on again unmasks it.
