@@ -49,7 +49,7 @@ pub enum SettingsError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        error: serde_json::Error,
+        error: String,
     },
     /// There is no such host.
     #[error(transparent)]
@@ -88,8 +88,10 @@ impl Settings {
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
         let unreadable = |error| SettingsError::Unreadable { path: path.to_owned(), error };
         let bytes = fs::read(path).map_err(unreadable)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| SettingsError::Malformed { path: path.to_owned(), error })
+        serde_json::from_slice(&bytes).map_err(|error| SettingsError::Malformed {
+            path: path.to_owned(),
+            error: error.to_string(),
+        })
     }
 
     /// The same, wherever the program goes to: with no path that depends on the current directory.
