@@ -140,7 +140,7 @@ fn an_engine_says_what_it_is() {
     assert_eq!(driver.read(reg::CHANCNT, 1), 1);
     assert_eq!(driver.read(reg::XFERCAP, 1), 20);
     assert_eq!(driver.read(reg::CBVER, 1), 0x34);
-    assert_eq!(driver.read(reg::DMACAPABILITY, 4), reg::CAPABILITY_FILL.into());
+    assert_eq!(driver.read(reg::DMACAPABILITY, 4), u64::from(reg::CAPABILITY_FILL));
     assert_eq!(driver.device.region_size(CONFIG_REGION), 4096);
     assert_eq!(driver.device.irq_count(IrqIndex::Msix), 1);
     // What cannot be written is not.
@@ -298,7 +298,7 @@ fn interrupts_are_sent_once_until_the_channel_is_armed_again() {
         driver.write(reg::CHAINADDR, 8, RING);
         driver.run(&descriptors);
         assert_eq!((told(), driver.read(reg::ATTNSTATUS, 4)), (1, 1));
-        assert_eq!(driver.read(reg::CHANCTRL, 2), reg::CHANCTRL_REARM.into());
+        assert_eq!(driver.read(reg::CHANCTRL, 2), u64::from(reg::CHANCTRL_REARM));
         // Two more are one, and wait.
         for _ in 0..2 {
             driver.write(reg::CHAINADDR, 8, RING);
@@ -336,7 +336,7 @@ fn errors_halt_the_channel_and_say_what_went_wrong() {
         let driver = Driver::new("ioat", Pace::Immediate);
         let good = with(Descriptor::COMPLETION, copy(8));
         assert_eq!(driver.run(&[good, bad, good]), (State::Halted, RING), "{bad:x?}");
-        assert_eq!(driver.read(reg::CHANERR, 4), error.into(), "{bad:x?}");
+        assert_eq!(driver.read(reg::CHANERR, 4), u64::from(error), "{bad:x?}");
         assert_eq!(driver.config(reg::CONFIG_CHANERR_INT), error);
         assert_eq!(driver.read(reg::CDAR, 8), RING + 64);
         assert_eq!(driver.completion(), (State::Active, RING), "nobody asked for it");
@@ -357,7 +357,7 @@ fn chains_that_lead_nowhere_halt_the_channel() {
         let driver = Driver::new("ioat", Pace::Immediate);
         act(&driver);
         assert_eq!(driver.state().0, State::Halted);
-        assert_eq!(driver.read(reg::CHANERR, 4), error.into());
+        assert_eq!(driver.read(reg::CHANERR, 4), u64::from(error));
     };
     halts(reg::ERROR_CHAIN, &|driver| driver.write(reg::CHAINADDR, 8, RING + 32));
     let points_to = |next: u64| {
