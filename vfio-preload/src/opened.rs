@@ -8,12 +8,17 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
 use vfio_sim::device::{BarContent, PciDevice, RegionError};
-use vfio_type1::{Errno, OpenDevice};
+use vfio_type1::{
+    Access, Errno, Fault, Memory, OpenDevice, PinFault, PinnedRun, Vaddr, VaddrRange,
+};
 
+use crate::guard;
 use crate::tape::Name;
 use crate::world::World;
 
@@ -41,6 +46,12 @@ impl Slot {
         rustix::fs::ftruncate(&file, REGIONS << REGION_SHIFT)?;
         rustix::fs::fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
         let file = rustix::io::fcntl_dupfd_cloexec(&file, OWN_FDS)?;
+        for bar in &device.function().bars {
+            if let Some(memory) = device.bar_memory(bar.index) {
+                let at = u64::from(bar.index) << REGION_SHIFT;
+                memory.keep_in(Arc::new(Shared::new(&file, at, bar.size)?));
+            }
+        }
         Ok(Self { device, file, opens: Mutex::default() })
     }
 }
@@ -48,6 +59,51 @@ impl Slot {
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.device.fmt(f)
+    }
+}
+
+/// The memory of a BAR, which the program may map too. It is mapped here for as long as the process runs,
+/// as its device is there.
+struct Shared {
+    at: u64,
+    bytes: u64,
+}
+
+impl Shared {
+    #[expect(unsafe_code, reason = "a mapping of our own, at an address that nothing is at")]
+    fn new(file: &OwnedFd, offset: u64, bytes: u64) -> io::Result<Self> {
+        let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let (prot, flags) =
+            (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
+        // SAFETY: nothing is replaced, and what is behind the mapping is accessed through `guard` alone.
+        let at = unsafe { mmap(ptr::null_mut(), length, prot, flags, file, offset) }?;
+        Ok(Self { at: at.expose_provenance() as u64, bytes })
+    }
+
+    /// The address of an offset that so many bytes are at.
+    fn at(&self, offset: Vaddr, length: usize) -> Result<u64, Fault> {
+        let end = offset.0.checked_add(length as u64);
+        match end.is_some_and(|end| end <= self.bytes) {
+            true => Ok(self.at + offset.0),
+            false => Err(Fault { at: offset }),
+        }
+    }
+}
+
+impl Memory for Shared {
+    fn read(&self, from: Vaddr, into: &mut [u8]) -> Result<(), Fault> {
+        let at = self.at(from, into.len())?;
+        guard::read(at, into).map_err(|_| Fault { at: from })
+    }
+
+    fn write(&self, to: Vaddr, bytes: &[u8]) -> Result<(), Fault> {
+        let at = self.at(to, bytes.len())?;
+        guard::write(at, bytes).map_err(|_| Fault { at: to })
+    }
+
+    fn pin(&self, pages: VaddrRange, _access: Access) -> Result<PinnedRun, PinFault> {
+        // Nothing is mapped by its offset in a BAR.
+        Err(PinFault { at: pages.first(), errno: Errno::EFAULT })
     }
 }
 

@@ -149,10 +149,11 @@ impl World {
         if let Some(slot) = slots.get(name) {
             return Ok(Arc::clone(slot));
         }
-        let device = self.host.power_on(&self.vfio, name, Pace::Immediate).map_err(|error| {
-            say(error);
-            Errno::ENODEV
-        })?;
+        let device =
+            self.host.power_on_idle(&self.vfio, name, Pace::Immediate).map_err(|error| {
+                say(error);
+                Errno::ENODEV
+            })?;
         device.set_mmap(self.settings.mmap);
         let slot = Slot::new(device).map_err(|error| {
             say(format!("{name}: no file for the device: {error}"));

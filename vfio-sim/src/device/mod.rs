@@ -52,6 +52,7 @@ mod capability;
 mod config;
 pub mod edu;
 pub mod engine;
+mod idle;
 mod interrupts;
 pub mod ioat;
 pub mod ioctl;

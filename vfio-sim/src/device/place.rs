@@ -3,7 +3,8 @@
 
 use vfio_type1::{Iova, IovaRange, Vfio};
 
-use crate::device::model::{BadFunction, BarLayout, Function};
+use crate::device::idle::Idle;
+use crate::device::model::{BadFunction, BarLayout, Function, Model};
 use crate::device::nvme::DiskError;
 use crate::device::pci_device::{Pace, PciDevice};
 use crate::device::spec::{DeviceSpec, ModelSpec};
@@ -139,12 +140,42 @@ impl Host {
 
     /// Switches a device on that has a model.
     pub fn power_on(&self, vfio: &Vfio, name: &str, pace: Pace) -> Result<PciDevice, PowerOnError> {
-        let unknown = || PowerOnError::NoDevice { device: name.to_owned() };
-        let (_, device) = self.device(name).ok_or_else(unknown)?;
+        let device = self.known_device(name)?;
         let no_model = || PowerOnError::NoModel { device: name.to_owned() };
         let model = device.model.as_ref().ok_or_else(no_model)?;
-        let bus = vfio.bus_master(name).ok_or_else(unknown)?;
-        Ok(PciDevice::new(bus, model.model(name)?, &device.pci, pace)?)
+        self.power(vfio, device, model.model(name)?, pace)
+    }
+
+    /// Switches a device on. One without a model looks as the host describes it and does nothing; behind its
+    /// BARs is memory.
+    pub fn power_on_idle(
+        &self,
+        vfio: &Vfio,
+        name: &str,
+        pace: Pace,
+    ) -> Result<PciDevice, PowerOnError> {
+        let device = self.known_device(name)?;
+        match device.model {
+            Some(_) => self.power_on(vfio, name, pace),
+            None => self.power(vfio, device, Box::new(Idle::new(&device.pci)), pace),
+        }
+    }
+
+    fn known_device(&self, name: &str) -> Result<&HostDevice, PowerOnError> {
+        let known = self.device(name).map(|(_, device)| device);
+        known.ok_or_else(|| PowerOnError::NoDevice { device: name.to_owned() })
+    }
+
+    fn power(
+        &self,
+        vfio: &Vfio,
+        device: &HostDevice,
+        model: Box<dyn Model>,
+        pace: Pace,
+    ) -> Result<PciDevice, PowerOnError> {
+        let unknown = || PowerOnError::NoDevice { device: device.name.clone() };
+        let bus = vfio.bus_master(&device.name).ok_or_else(unknown)?;
+        Ok(PciDevice::new(bus, model, &device.pci, pace)?)
     }
 
     /// Finds addresses for the BARs of models that have none.
