@@ -49,7 +49,7 @@ const fn alone(
     Subject { group, title, value, contestants, ratio: false, show }
 }
 
-const SUBJECTS: [Subject; 15] = [
+const SUBJECTS: [Subject; 16] = [
     race("pair", "MAP and UNMAP of a page between two others", PAIR),
     alone("pair", "The same, with a NIC that does DMA", LIVE, &["vfio-type1, NIC"], Show::Time),
     race("pair, shuffled", "MAP and UNMAP, where mappings were made in random order", PAIR),
@@ -90,6 +90,13 @@ const SUBJECTS: [Subject; 15] = [
         "bytes",
         &["device", "watched", "memcpy"],
         Show::Rate("B"),
+    ),
+    alone(
+        "program",
+        "A program under `vfio-sim run`: an ioctl, accesses to a mapped register",
+        "",
+        &["empty system call", "MAP", "store", "load", "any other instruction"],
+        Show::Time,
     ),
     alone(
         "check --all-hosts",

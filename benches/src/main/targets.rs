@@ -50,6 +50,7 @@ pub(crate) fn render(results: &Results) -> String {
     let all = all.chain(["1", FULL].map(|live| byte_door(results, live)));
     let all = all.chain([footprint(results)]);
     let all = all.chain(["random", "hot"].map(|pages| threads(results, pages)));
+    let all = all.chain([program_map(results), program_store(results)]);
     all.for_each(|reached| table.add(reached.line()));
     format!("## Targets\n\n{}", table.render())
 }
@@ -88,6 +89,22 @@ fn footprint(results: &Results) -> Reached {
     let worst = ours.map(Footprint::each).reduce(f64::max);
     let target = "Bytes for each of 65,535 live mappings, however they were made: 64";
     Reached::at_most(target, worst, Some(64.0), number)
+}
+
+fn program_map(results: &Results) -> Reached {
+    let of = |contestant| results.median("program", contestant, "");
+    let limit = of("empty system call").map(|call| 2.0 * call);
+    Reached::at_most(
+        "MAP by a program under `vfio-sim run`: two empty system calls",
+        of("MAP"),
+        limit,
+        time,
+    )
+}
+
+fn program_store(results: &Results) -> Reached {
+    let target = "A program's store into a mapped register under `vfio-sim run`: 3 µs";
+    Reached::at_most(target, results.median("program", "store", ""), Some(3000.0), time)
 }
 
 /// How many times one reader's rate all readers reach.
