@@ -155,7 +155,8 @@ fn start_again() -> ! {
         .arg(own)
         .args(std::env::args_os().skip(1))
         .exec();
-    panic!("{}: {error}; benches/run builds it", tool.display());
+    eprintln!("{}: {error}; benches/run builds it", tool.display());
+    std::process::exit(1);
 }
 
 fn start(criterion: &mut Criterion) {

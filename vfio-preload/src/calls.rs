@@ -93,14 +93,14 @@ fn open_group(world: &World, fd: RawFd, group: GroupId) -> Result<File, Errno> {
 
 /// Notes that a descriptor is about to be closed.
 pub(crate) fn closing(fd: RawFd) {
-    if let Some(world) = World::get() {
+    if let Some(world) = World::get().filter(|world| world.files.has(fd) && world.is_own()) {
         world.files.set(fd, None);
     }
 }
 
 /// Notes that descriptors are about to be closed, from `first` to `last`.
 pub(crate) fn closing_all(first: RawFd, last: RawFd) {
-    let Some(world) = World::get() else { return };
+    let Some(world) = World::get().filter(|world| world.is_own()) else { return };
     for fd in world.files.between(first, last) {
         world.files.set(fd, None);
     }
@@ -108,7 +108,9 @@ pub(crate) fn closing_all(first: RawFd, last: RawFd) {
 
 /// Notes that `to` is open on what `from` is open on.
 pub(crate) fn duplicated(from: RawFd, to: RawFd) {
-    if let Some(world) = World::get().filter(|_| from != to) {
+    let touched = |world: &&World| world.files.has(from) || world.files.has(to);
+    let Some(world) = World::get().filter(|_| from != to).filter(touched) else { return };
+    if world.is_own() {
         world.files.set(to, world.files.get(from));
     }
 }
@@ -373,21 +375,19 @@ pub(crate) fn moved(from: u64, bytes: usize, to: u64, new: usize) {
     }
 }
 
-/// `mprotect`: whether all of it was about registers, which stay as they are.
-pub(crate) fn protected(at: u64, bytes: usize, prot: i32) -> bool {
-    let Some(world) = World::get().filter(|world| !world.windows.is_empty()) else { return false };
-    let Ok(range) = VaddrRange::from_size(Vaddr(at), bytes as u64) else { return false };
-    let window = world.windows.overlapping(&range).filter(|window| window.trapped);
-    let Some(range) = window.filter(|window| window.range.contains(range.first())).map(|_| range)
-    else {
-        return false;
-    };
+/// Notes that memory has other permissions: registers go on to be out of reach.
+pub(crate) fn protected(at: u64, bytes: usize, prot: i32) {
+    let Some(world) = World::get().filter(|world| !world.windows.is_empty()) else { return };
+    let Some(bytes) = (bytes as u64).checked_next_multiple_of(PAGE) else { return };
+    let Ok(range) = VaddrRange::from_size(Vaddr(at), bytes) else { return };
     for part in world.windows.remove(&range) {
+        if part.trapped {
+            trap::put_out_of_reach(&part.range);
+        }
         let readable = prot & libc::PROT_READ != 0;
         let writable = prot & libc::PROT_WRITE != 0;
         world.windows.add(Window { readable, writable, ..part });
     }
-    true
 }
 
 /// `lseek` on one of our files.

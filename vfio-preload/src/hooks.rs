@@ -280,11 +280,12 @@ unsafe extern "C" fn mremap(
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int {
-    if calls::protected(address(at), bytes, prot) {
-        return 0;
-    }
     // SAFETY: as libc's.
-    unsafe { next::mprotect(at, bytes, prot) }
+    let result = unsafe { next::mprotect(at, bytes, prot) };
+    if result == 0 {
+        calls::protected(address(at), bytes, prot);
+    }
+    result
 }
 
 #[unsafe(no_mangle)]

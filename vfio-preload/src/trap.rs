@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::mm::{MprotectFlags, mprotect};
-use vfio_type1::Vaddr;
+use vfio_type1::{Vaddr, VaddrRange};
 
 use crate::access::{Access, MAX_CODE, MAX_OPERAND, Operand, Registers, Target};
 use crate::guard::{self, PAGE};
@@ -100,13 +100,17 @@ pub(crate) unsafe fn set_action(
         // SAFETY: the caller's.
         return unsafe { next::sigaction(signal, new, old) };
     };
-    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = {
+        let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+        match given {
+            Some(given) => programs[at].replace(Action(given)),
+            None => programs[at],
+        }
+    };
+    // Without the lock: where the program's pointer leads nowhere, a handler looks for the actions.
     // SAFETY: the caller's.
-    if let (Some(old), Some(Action(before))) = (unsafe { old.as_mut() }, programs[at]) {
+    if let (Some(old), Some(Action(before))) = (unsafe { old.as_mut() }, before) {
         *old = before;
-    }
-    if let Some(given) = given {
-        programs[at] = Some(Action(given));
     }
     0
 }
@@ -305,8 +309,13 @@ fn pages(operand: &Operand) -> (u64, u64) {
     (first, end - first)
 }
 
-fn protect(operand: &Operand, flags: MprotectFlags) {
-    let (first, bytes) = pages(operand);
+/// Lets accesses to the pages of a window trap.
+pub(crate) fn put_out_of_reach(range: &VaddrRange) {
+    let first = range.first().0;
+    protect((first, range.last().0 - first + 1), MprotectFlags::empty());
+}
+
+fn protect((first, bytes): (u64, u64), flags: MprotectFlags) {
     let at = ptr::with_exposed_provenance_mut(usize::try_from(first).unwrap_or(0));
     // SAFETY: the pages are those of a window, which the program accesses through us alone.
     let done = unsafe { mprotect(at, usize::try_from(bytes).unwrap_or(0), flags) };
@@ -325,7 +334,7 @@ impl Step {
         if operand.reads {
             bar.load(operand.at, bytes);
         }
-        protect(&operand, MprotectFlags::READ | MprotectFlags::WRITE);
+        protect(pages(&operand), MprotectFlags::READ | MprotectFlags::WRITE);
         // What is not ours must wait, or its handler would be executed step by step.
         let mask = thread.0.uc_sigmask;
         // SAFETY: a set of all signals is made in place.
@@ -351,7 +360,7 @@ impl Step {
         let mut bytes = [0; MAX_OPERAND];
         let bytes = &mut bytes[..operand.size];
         let _ = guard::read(operand.at, bytes);
-        protect(&operand, MprotectFlags::empty());
+        protect(pages(&operand), MprotectFlags::empty());
         thread.set_single_step(false);
         thread.0.uc_sigmask = mask;
         self.thread.store(0, Ordering::Release);

@@ -10,7 +10,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Pid, Resource, getpid, getrlimit};
 use vfio_sim::device::Pace;
 use vfio_sim::host::Host;
 use vfio_sim::run::line::Line;
@@ -39,6 +39,8 @@ pub(crate) type FileId = (u64, u64);
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) settings: Settings,
+    /// The process that it is of. A child that `vfork` has made runs in its parent's memory.
+    process_id: Pid,
     host: Host,
     pub(crate) vfio: Vfio,
     pub(crate) memory: Arc<ProcessMemory>,
@@ -98,6 +100,7 @@ impl World {
         vfio.set_watch(tape.is_some());
         let limit = AtomicU64::new(u64::MAX);
         let world = Self {
+            process_id: getpid(),
             settings,
             host,
             vfio,
@@ -136,6 +139,12 @@ impl World {
             self.process.set_memlock(limit);
             self.note(Line::SetMemlock(limit));
         }
+    }
+
+    /// Whether the caller runs in the process that the world is of, and not in a child that has borrowed its
+    /// memory until it executes something else.
+    pub(crate) fn is_own(&self) -> bool {
+        getpid() == self.process_id
     }
 
     /// The file of VFIO's that has this identity.
