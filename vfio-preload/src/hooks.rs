@@ -33,6 +33,17 @@ fn int(answer: Answer) -> c_int {
     value(answer) as c_int
 }
 
+/// A value as `ssize_t` holds it.
+#[expect(clippy::cast_possible_truncation, reason = "targets have 64 bits")]
+fn size(answer: Answer) -> isize {
+    value(answer) as isize
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "targets have 64 bits")]
+fn pointer(at: u64) -> *mut c_void {
+    std::ptr::with_exposed_provenance_mut(at as usize)
+}
+
 fn address(at: *const c_void) -> u64 {
     at.expose_provenance() as u64
 }
@@ -156,7 +167,7 @@ macro_rules! reads {
         ) -> isize {
             match calls::ours(fd) {
                 Some((world, file)) => {
-                    value(calls::read(world, &file, address(into), bytes, offset)) as isize
+                    size(calls::read(world, &file, address(into), bytes, offset))
                 }
                 // SAFETY: as libc's.
                 None => unsafe { next::$name(fd, into, bytes, offset $(, $room)?) },
@@ -178,7 +189,7 @@ macro_rules! writes {
         unsafe extern "C" fn $name(fd: c_int, from: *const c_void, bytes: usize, offset: i64) -> isize {
             match calls::ours(fd) {
                 Some((world, file)) => {
-                    value(calls::write(world, &file, address(from), bytes, offset)) as isize
+                    size(calls::write(world, &file, address(from), bytes, offset))
                 }
                 // SAFETY: as libc's.
                 None => unsafe { next::$name(fd, from, bytes, offset) },
@@ -193,7 +204,7 @@ writes! { pwrite pwrite64 }
 #[unsafe(no_mangle)]
 unsafe extern "C" fn read(fd: c_int, into: *mut c_void, bytes: usize) -> isize {
     match calls::ours(fd) {
-        Some((world, file)) => value(calls::read(world, &file, address(into), bytes, 0)) as isize,
+        Some((world, file)) => size(calls::read(world, &file, address(into), bytes, 0)),
         // SAFETY: as libc's.
         None => unsafe { next::read(fd, into, bytes) },
     }
@@ -202,7 +213,7 @@ unsafe extern "C" fn read(fd: c_int, into: *mut c_void, bytes: usize) -> isize {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn write(fd: c_int, from: *const c_void, bytes: usize) -> isize {
     match calls::ours(fd) {
-        Some((world, file)) => value(calls::write(world, &file, address(from), bytes, 0)) as isize,
+        Some((world, file)) => size(calls::write(world, &file, address(from), bytes, 0)),
         // SAFETY: as libc's.
         None => unsafe { next::write(fd, from, bytes) },
     }
@@ -235,7 +246,7 @@ macro_rules! mmaps {
             if flags & libc::MAP_ANONYMOUS == 0 && let Some((world, file)) = calls::ours(fd) {
                 let request = MapRequest { at: address(at), bytes, prot, flags, offset };
                 return match calls::mmap(world, &file, request) {
-                    Ok(at) => std::ptr::with_exposed_provenance_mut(at as usize),
+                    Ok(at) => pointer(at),
                     Err(errno) => {
                         set_errno(errno);
                         FAILED

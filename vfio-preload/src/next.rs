@@ -37,6 +37,11 @@ macro_rules! next {
     ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         $(
             /// libc's.
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "-1 is what each of them returns for an error, whatever its type"
+            )]
             pub(crate) unsafe fn $name($($argument: $type),*) -> $result {
                 static NEXT: Next = Next::new(unsafe {
                     CStr::from_bytes_with_nul_unchecked(concat!(stringify!($name), "\0").as_bytes())

@@ -71,7 +71,7 @@ impl World {
         if let Some(world) = Self::get() {
             return Some(world);
         }
-        let made = Box::into_raw(Box::new(Self::make().map_err(|error| say(error)).ok()?));
+        let made = Box::into_raw(Box::new(Self::make().map_err(say).ok()?));
         // Another thread may have been faster. Then this one's is left alone: nobody has seen it.
         let _ = WORLD.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire);
         Self::get()
