@@ -129,6 +129,10 @@ pub struct Behaviours {
     pub mmap_is_enodev: bool,
     /// A failed domain allocation is always EIO. Up to 6.1. Spec 3.1.
     pub domain_alloc_is_eio: bool,
+    /// `/dev/iommu` exists; this is the last of its commands. 6.2. Spec 9.
+    pub last_iommufd_command: Option<u32>,
+    /// `/dev/vfio/devices/vfioN` exists: a device is opened without its group. 6.6. Spec 9.
+    pub device_nodes: bool,
     /// The first process address that a dirty bitmap may not reach. Depends on the CPU too: these
     /// are the limits that were measured on x86-64. Spec 7.4.
     pub user_limit: Vaddr,
@@ -163,6 +167,8 @@ const NEWEST: Behaviours = Behaviours {
     device_options: true,
     mmap_is_enodev: true,
     domain_alloc_is_eio: false,
+    last_iommufd_command: Some(0x3b94),
+    device_nodes: true,
     user_limit: Vaddr(0x00ff_ffff_ffff_f000),
 };
 
@@ -174,6 +180,7 @@ const V6_12: Behaviours = Behaviours {
     bitmap_reaches_top: false,
     nesting: true,
     shared_page_tables: false,
+    last_iommufd_command: Some(0x3b8e),
     ..NEWEST
 };
 
@@ -185,6 +192,8 @@ const V6_1: Behaviours = Behaviours {
     direct_regions: DirectRegions::VtdRefusesClaim,
     foreign_fd_is_ebadfd: false,
     domain_alloc_is_eio: true,
+    last_iommufd_command: None,
+    device_nodes: false,
     ..V6_12
 };
 

@@ -136,8 +136,12 @@ mod device;
 mod ending;
 pub mod extension;
 mod group;
+mod open_device;
 mod state;
 mod vfio;
+
+// The other way in: address spaces in place of containers.
+mod iommufd;
 
 pub mod abi;
 
@@ -156,12 +160,15 @@ pub use emulated::{DmaRwError, MAX_PIN_PAGES, PinPagesError};
 pub use errno::Errno;
 pub use fault::{DmaAccess, DmaFault, FaultCause, Faults, MAX_FAULTS, Refusal, Removal, RemovedBy};
 pub use group::{
-    FdTarget, GroupStatus, OpenDeviceError, OpenGroup, OpenGroupError, SetContainerError,
-    UnsetContainerError,
+    FdTarget, GroupStatus, OpenGroup, OpenGroupError, SetContainerError, UnsetContainerError,
 };
 pub use host::{Binding, DeviceDescription, GroupDescription, GroupId, GroupKind};
 pub use info::{Info, Migration};
 pub use inject::{Allocation, Injected, MAX_INJECTED, OutOfMemory};
+pub use iommufd::{
+    BindError, CompatInfo, CompatMapError, CompatSetIommuError, CompatUnmapError, IoasAttachError,
+    IoasMapError, IoasUnmapError, Iommufd, NoCompatIoas,
+};
 pub use iova_list::{IovaList, is_excluded};
 pub use kernel::{
     Behaviours, DirectRegions, InfoChain, Kernel, Ownership, UnknownKernel, UnmapAtTop,
@@ -170,6 +177,7 @@ pub use map::{MapDma, MapError};
 pub use mapping::MappingInfo;
 pub use memory::{Access, AreaError, Fault, Memory, ModelMemory, PinFault, PinnedRun};
 pub use obstacle::{Culprit, NotValid, Obstacle};
+pub use open_device::OpenDeviceError;
 pub use page_size::{PageSize, PageSizes};
 pub use pin::PinError;
 pub use plan::{FaultPlan, FaultPlanError, Point};
@@ -178,7 +186,7 @@ pub use range::{AddrRange, IovaRange, RangeError, VaddrRange};
 pub use reserved::{MergeRule, RegionKind, RegionList, ReservedRegion};
 pub use type1::{NoType1, Type1Version};
 pub use unmap::{UnmapDma, UnmapError};
-pub use vfio::{DEFAULT_DMA_ENTRY_LIMIT, HostError, Vfio};
+pub use vfio::{DEFAULT_DMA_ENTRY_LIMIT, HostError, NoIommufd, Vfio};
 pub use watch::{Finding, Findings, LiveMappings, MAX_FINDINGS, Mistake};
 
 /// The code in the README is compiled and run.

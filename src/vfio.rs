@@ -9,10 +9,12 @@ use std::sync::{Arc, PoisonError};
 
 use crate::container::Container;
 use crate::dma::BusMaster;
+use crate::errno::Errno;
 use crate::fault::{FaultLog, Faults};
 use crate::group::{OpenGroup, OpenGroupError};
 use crate::host::{Binding, Group, GroupDescription, GroupId};
 use crate::inject::{Injected, Injector};
+use crate::iommufd::Iommufd;
 use crate::kernel::Kernel;
 use crate::page_size::PageSize;
 use crate::page_table::PageTables;
@@ -71,6 +73,23 @@ pub enum HostError {
         /// The number.
         group: GroupId,
     },
+}
+
+/// The kernel has no `/dev/iommu`. ENOENT.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "kernel {kernel} has no /dev/iommu; iommufd came with 6.2, so try a newer one or a container"
+)]
+pub struct NoIommufd {
+    /// The kernel.
+    pub kernel: Kernel,
+}
+
+impl NoIommufd {
+    /// What opening it answers.
+    pub fn errno(&self) -> Errno {
+        Errno::ENOENT
+    }
 }
 
 impl Vfio {
@@ -145,6 +164,15 @@ impl Vfio {
     /// Opens `/dev/vfio/vfio`: a fresh, empty container.
     pub fn open_container(&self) -> Container {
         Container::new(Arc::clone(&self.shared))
+    }
+
+    /// Opens `/dev/iommu` (from 6.2).
+    pub fn open_iommu(&self) -> Result<Iommufd, NoIommufd> {
+        let kernel = self.shared.kernel;
+        match kernel.behaviours().last_iommufd_command {
+            Some(_) => Ok(Iommufd::new(Arc::clone(&self.shared))),
+            None => Err(NoIommufd { kernel }),
+        }
     }
 
     /// Opens `/dev/vfio/<group>`.

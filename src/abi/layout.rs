@@ -54,6 +54,11 @@ pub mod command {
             _ => return None,
         })
     }
+
+    /// ` (NAME)` for a command that has one.
+    pub(in crate::abi) fn in_brackets(command: u32) -> String {
+        name(command).map(|name| format!(" ({name})")).unwrap_or_default()
+    }
 }
 
 const fn io(number: u32) -> u32 {

@@ -12,13 +12,17 @@
 
 mod argument;
 mod chain;
+mod compat;
 mod container;
 mod group;
+mod iommufd;
 mod layout;
 
 pub use argument::ArgumentError;
+pub use compat::CompatIoctlError;
 pub use container::ContainerIoctlError;
 pub use group::{GroupIoctlError, GroupReply};
+pub use iommufd::IommufdIoctlError;
 pub use layout::command;
 
 use crate::errno::Errno;
