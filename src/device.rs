@@ -104,7 +104,8 @@ impl OpenDevice {
             Reach::Container(container, _) => container
                 .with_type1(|type1| type1.pin_pages(iova, pages, access))
                 .unwrap_or(Err(PinPagesError::NoDriver)),
-            Reach::Iommufd(_) | Reach::NoIommu => Err(PinPagesError::NoDriver),
+            Reach::Iommufd(bound) => Ok(bound.pin_pages(iova, pages, access)?),
+            Reach::NoIommu => Err(PinPagesError::NoDriver),
         }
     }
 
@@ -114,9 +115,13 @@ impl OpenDevice {
         if pages > MAX_PIN_PAGES {
             return;
         }
-        if let Reach::Container(container, _) = &self.reach {
-            // Without a driver there are no mappings and so no pins.
-            let _ = container.with_type1(|type1| type1.unpin_pages(iova, pages));
+        match &self.reach {
+            Reach::Container(container, _) => {
+                // Without a driver there are no mappings and so no pins.
+                let _ = container.with_type1(|type1| type1.unpin_pages(iova, pages));
+            }
+            Reach::Iommufd(bound) => bound.unpin_pages(iova, pages),
+            Reach::NoIommu => {}
         }
     }
 
@@ -139,7 +144,8 @@ impl OpenDevice {
             Reach::Container(container, _) => container
                 .with_type1(|type1| type1.dma_rw(iova, copy))
                 .unwrap_or(Err(DmaRwError::NoDriver)),
-            Reach::Iommufd(_) | Reach::NoIommu => Err(DmaRwError::NoDriver),
+            Reach::Iommufd(bound) => Ok(bound.dma_rw(iova, copy)?),
+            Reach::NoIommu => Err(DmaRwError::NoDriver),
         }
     }
 }

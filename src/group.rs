@@ -78,6 +78,12 @@ pub enum OpenGroupError {
         /// The group.
         group: GroupId,
     },
+    /// A device of the group is bound to an iommufd by its own node (from 6.6). EBUSY.
+    #[error("a device of group {group} is open by its own node; close that, or use it")]
+    OpenByNode {
+        /// The group.
+        group: GroupId,
+    },
     /// The group is open already, or a device of it is. EBUSY.
     #[error("group {group} is open already; it can be opened only once, so share the descriptor")]
     AlreadyOpen {
@@ -96,7 +102,7 @@ impl OpenGroupError {
         match self {
             Self::NoGroup { .. } | Self::NoNode { .. } => Errno::ENOENT,
             Self::NeedsRawIo { .. } => Errno::EPERM,
-            Self::AlreadyOpen { .. } => Errno::EBUSY,
+            Self::OpenByNode { .. } | Self::AlreadyOpen { .. } => Errno::EBUSY,
         }
     }
 }

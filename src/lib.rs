@@ -130,6 +130,7 @@ mod watch;
 
 // The files a program opens.
 mod callback;
+mod cdev;
 mod claim;
 mod container;
 mod device;
@@ -149,6 +150,7 @@ pub use addr::{Address, Iova, Vaddr};
 pub use attach::AttachError;
 pub use bitmap::{MAX_BITMAP_BYTES, MAX_BITMAP_PAGES, bitmap_bytes};
 pub use callback::Unpinner;
+pub use cdev::{AttachCdevError, BindCdevError, NotBound, OpenCdev, OpenCdevError};
 pub use changes::{MAX_CHANGES, MemoryChange, MemoryChanges};
 pub use claim::AddGroupError;
 pub use container::{Container, SetIommuError};
@@ -166,8 +168,10 @@ pub use host::{Binding, DeviceDescription, GroupDescription, GroupId, GroupKind}
 pub use info::{Info, Migration};
 pub use inject::{Allocation, Injected, MAX_INJECTED, OutOfMemory};
 pub use iommufd::{
-    BindError, CompatInfo, CompatMapError, CompatSetIommuError, CompatUnmapError, IoasAttachError,
-    IoasMapError, IoasUnmapError, Iommufd, NoCompatIoas,
+    AccessError, AllowIovasError, BindError, CompatInfo, CompatMapError, CompatSetIommuError,
+    CompatUnmapError, DestroyError, IoasAttachError, IoasMap, IoasMapError, IoasRanges,
+    IoasUnmapError, IommuOption, Iommufd, LargePagesError, NativeMapError, NativeUnmapError,
+    NoCompatIoas, NoSuchIoas, OptionError,
 };
 pub use iova_list::{IovaList, is_excluded};
 pub use kernel::{

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::addr::Iova;
 use crate::bus::{Found, Translator};
-use crate::callback::{Callbacks, UnmapCallback};
+use crate::callback::{Callbacks, Pins, UnmapCallback};
 use crate::claim::{AddGroupError, Claim};
 use crate::dma::Miss;
 use crate::ending::Ending;
@@ -272,6 +272,13 @@ impl Translator for Core {
         mapping: &Translation,
     ) -> Option<(Iova, Refusal)> {
         self.lock().history.refusal_of_other_memory(part, mapping.vaddr_of(part.first()))
+    }
+}
+
+impl Pins for Core {
+    fn unpin_range(&self, iova: &IovaRange) {
+        // Without a driver there are no mappings and so no pins.
+        let _ = self.with_type1(|type1| type1.unpin_range(iova));
     }
 }
 

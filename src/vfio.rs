@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
+use crate::cdev::{OpenCdev, OpenCdevError};
 use crate::container::Container;
 use crate::dma::BusMaster;
 use crate::errno::Errno;
@@ -39,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) kernel: Kernel,
     pub(crate) cpu_page: PageSize,
     groups: BTreeMap<GroupId, Arc<Group>>,
-    open: Mutex<BTreeSet<GroupId>>,
+    open: Mutex<OpenFiles>,
     allow_unsafe_interrupts: AtomicBool,
     noiommu: AtomicBool,
     dma_entry_limit: AtomicU32,
@@ -48,6 +49,14 @@ pub(crate) struct Shared {
     pub(crate) injector: Arc<Injector>,
     /// The page tables of the containers, by which devices translate.
     pub(crate) page_tables: Arc<PageTables>,
+}
+
+/// Which groups are open, and of which a device is bound by its own node: never both.
+#[derive(Default)]
+struct OpenFiles {
+    groups: BTreeSet<GroupId>,
+    /// How many devices of a group.
+    by_node: BTreeMap<GroupId, u32>,
 }
 
 /// A host that cannot be.
@@ -192,10 +201,21 @@ impl Vfio {
         if known.is_noiommu() && !caller.cap_sys_rawio() {
             return Err(OpenGroupError::NeedsRawIo { group });
         }
-        if !self.shared.open_groups().insert(group) {
+        let mut open = self.shared.open_files();
+        if open.by_node.contains_key(&group) {
+            return Err(OpenGroupError::OpenByNode { group });
+        }
+        if !open.groups.insert(group) {
             return Err(OpenGroupError::AlreadyOpen { group });
         }
+        drop(open);
         Ok(OpenGroup::new(Arc::clone(&self.shared), Arc::clone(known)))
+    }
+
+    /// Opens a device by its own node, `/dev/vfio/devices/vfioN` (from 6.6).
+    pub fn open_cdev(&self, device: &str) -> Result<OpenCdev, OpenCdevError> {
+        let group = self.shared.groups.values().find(|group| group.has_device(device));
+        OpenCdev::open(&self.shared, group, device)
     }
 
     /// A device's end of the bus, by which a simulated device does DMA; `None` for an unknown device.
@@ -274,10 +294,31 @@ impl Shared {
     }
 
     pub(crate) fn mark_closed(&self, group: GroupId) {
-        self.open_groups().remove(&group);
+        self.open_files().groups.remove(&group);
     }
 
-    fn open_groups(&self) -> MutexGuard<'_, BTreeSet<GroupId>> {
+    /// Keeps a group from being opened, once more. Whether that can be: it is not open.
+    pub(crate) fn block(&self, group: GroupId) -> bool {
+        let mut open = self.open_files();
+        let free = !open.groups.contains(&group);
+        if free {
+            *open.by_node.entry(group).or_default() += 1;
+        }
+        free
+    }
+
+    /// Undoes [`Self::block`].
+    pub(crate) fn unblock(&self, group: GroupId) {
+        let by_node = &mut self.open_files().by_node;
+        if let Some(count) = by_node.get_mut(&group) {
+            *count -= 1;
+            if *count == 0 {
+                by_node.remove(&group);
+            }
+        }
+    }
+
+    fn open_files(&self) -> MutexGuard<'_, OpenFiles> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

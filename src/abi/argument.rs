@@ -34,6 +34,12 @@ impl ArgumentError {
 /// Bytes of a request, read from the caller.
 pub(super) struct Bytes<const N: usize>([u8; N]);
 
+impl<const N: usize> From<[u8; N]> for Bytes<N> {
+    fn from(bytes: [u8; N]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl<const N: usize> Bytes<N> {
     /// Reads `N` bytes at `offset` behind the argument.
     pub(super) fn read(
@@ -66,6 +72,12 @@ impl<const N: usize> Bytes<N> {
         self.u32_at(0)
     }
 
+    pub(super) fn u16_at(&self, offset: usize) -> u16 {
+        let mut bytes = [0; 2];
+        bytes.copy_from_slice(&self.0[offset..offset + 2]);
+        u16::from_le_bytes(bytes)
+    }
+
     pub(super) fn u32_at(&self, offset: usize) -> u32 {
         let mut bytes = [0; 4];
         bytes.copy_from_slice(&self.0[offset..offset + 4]);
@@ -84,6 +96,10 @@ impl<const N: usize> Bytes<N> {
 
     pub(super) fn set_u64(&mut self, offset: usize, value: u64) {
         self.0[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+    }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        &self.0
     }
 
     /// Writes the bytes back to where the structure starts.

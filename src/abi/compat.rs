@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::argument::{ArgumentError, Bytes, behind};
 use super::layout::{capability, command, dma_map, dma_unmap, info};
+use super::native::{RANGE, range_bytes};
 use crate::addr::{Iova, Vaddr};
 use crate::dirty::UserBitmap;
 use crate::errno::Errno;
@@ -18,7 +19,6 @@ use crate::iommufd::{
 use crate::map::MapDma;
 use crate::memory::Memory;
 use crate::process::Process;
-use crate::range::IovaRange;
 use crate::unmap::UnmapDma;
 
 /// Why a type1 call on an iommufd failed.
@@ -131,9 +131,8 @@ impl Iommufd {
 /// Where the capabilities lie: entries available first, then the ranges.
 const AVAILABLE: usize = info::SIZE;
 const RANGES: usize = AVAILABLE + 16;
-/// Where the first range lies, and how long each is.
+/// Where the first range lies.
 const FIRST_RANGE: usize = RANGES + capability::HEADER + 8;
-const RANGE: usize = 16;
 
 /// Answers GET_INFO. `argsz` bytes are the caller's; each part is written if it fits.
 fn write_info(
@@ -178,12 +177,5 @@ fn header(id: u16) -> [u8; capability::HEADER] {
     let mut bytes = [0; capability::HEADER];
     bytes[0..2].copy_from_slice(&id.to_le_bytes());
     bytes[2..4].copy_from_slice(&capability::VERSION.to_le_bytes());
-    bytes
-}
-
-fn range_bytes(range: &IovaRange) -> [u8; RANGE] {
-    let mut bytes = [0; RANGE];
-    bytes[0..8].copy_from_slice(&range.first().0.to_le_bytes());
-    bytes[8..16].copy_from_slice(&range.last().0.to_le_bytes());
     bytes
 }

@@ -62,6 +62,20 @@ impl BoundDevices {
         bound.insert(name.to_owned(), Arc::downgrade(&new));
         Ok(new)
     }
+
+    /// Binds a device by `bind`; `None` if it is open.
+    pub(crate) fn open_alone<E>(
+        &self,
+        name: &str,
+        bind: impl FnOnce() -> Result<Bound, E>,
+    ) -> Option<Result<Arc<Bound>, E>> {
+        let mut alone = false;
+        let opened = self.open(name, || {
+            alone = true;
+            bind()
+        });
+        alone.then_some(opened)
+    }
 }
 
 /// A device for as long as it is bound.

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use super::Iommufd;
 use super::context::{Context, NoCompatIoas};
-use super::ioas::{Ioas, Unaligned};
+use super::large_pages::LargePagesError;
 use super::map::{IoasMapError, Request};
 use super::unmap::{IoasUnmapError, range_of};
 use crate::errno::Errno;
 use crate::extension;
 use crate::map::MapDma;
 use crate::memory::Access;
-use crate::page_size::{PageSize, PageSizes};
+use crate::page_size::PageSizes;
 use crate::process::Process;
 use crate::range::IovaRange;
 use crate::unmap::UnmapDma;
@@ -37,17 +37,9 @@ pub enum CompatSetIommuError {
     /// There is no compatibility address space. ENODEV.
     #[error(transparent)]
     NoIoas(#[from] NoCompatIoas),
-    /// Type 1 cuts mappings at any page, and there are some in large pages perhaps. EINVAL.
-    #[error("mappings are in IOMMU domains already; set type 1 before mapping, or use type1v2 (3)")]
-    Mapped,
-    /// Type 1 cuts mappings at any page, and one of those there are is not made of whole pages. EADDRINUSE.
-    #[error("mapping {mapping} is not aligned to {page}, as type 1 needs; unmap it first")]
-    MappingMisaligned {
-        /// The mapping.
-        mapping: IovaRange,
-        /// The CPU's page.
-        page: PageSize,
-    },
+    /// Type 1 cuts mappings at any page, and those that there are do not allow it.
+    #[error("{0}; set type 1 before mapping, or use type1v2 (3)")]
+    LargePages(#[from] LargePagesError),
 }
 
 impl CompatSetIommuError {
@@ -55,9 +47,9 @@ impl CompatSetIommuError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::NeedsRawIo => Errno::EPERM,
-            Self::UnknownType { .. } | Self::Mapped => Errno::EINVAL,
+            Self::UnknownType { .. } => Errno::EINVAL,
             Self::NoIoas(error) => error.errno(),
-            Self::MappingMisaligned { .. } => Errno::EADDRINUSE,
+            Self::LargePages(error) => error.errno(),
         }
     }
 }
@@ -173,7 +165,10 @@ impl Iommufd {
             return Err(CompatSetIommuError::UnknownType { kind, groups });
         }
         let ioas = state.compat()?;
-        if kind == extension::TYPE1 { ioas.disable_large_pages() } else { Ok(()) }
+        if kind == extension::TYPE1 {
+            ioas.set_large_pages(false)?;
+        }
+        Ok(())
     }
 
     /// `VFIO_IOMMU_GET_INFO`.
@@ -234,23 +229,6 @@ impl Iommufd {
     /// What can be mapped at all by [`Self::map`], ascending.
     pub fn mappable(&self) -> Vec<IovaRange> {
         self.context.lock().compat().map(|ioas| ioas.valid_ranges()).unwrap_or_default()
-    }
-}
-
-impl Ioas {
-    /// Lets mappings be cut at any page, from now on.
-    pub(super) fn disable_large_pages(&mut self) -> Result<(), CompatSetIommuError> {
-        if !self.large_pages {
-            return Ok(());
-        }
-        if !self.domains.is_empty() && self.mappings.len() != 0 {
-            return Err(CompatSetIommuError::Mapped);
-        }
-        self.large_pages = false;
-        self.realign().map_err(|Unaligned { mapping, page }| {
-            self.large_pages = true;
-            CompatSetIommuError::MappingMisaligned { mapping, page }
-        })
     }
 }
 

@@ -5,24 +5,33 @@
 //! place of a container; then the type1 calls work on one of its address spaces (`compat`).
 //!
 //! `context` is what its descriptors share, `objects` the numbers that programs know things by. `ioas` is
-//! an address space; what is done to it is in `map`, `place`, `pin`, `unmap`, `attach` and `access`.
-//! `bind` is how devices come. The mapping table, the bus and the locked-memory account are those of type1.
+//! an address space; what is done to it is in `map`, `place`, `pin`, `unmap`, `attach` and `access`;
+//! `remove` is `unmap` with those who have to know.
+//! `bind` is how devices come; the calls of iommufd's own are in `native`, `allow` and `option`. The mapping table, the bus and the locked-memory account are those of type1.
 
 mod access;
+mod allow;
 mod attach;
 mod bind;
 mod compat;
 mod context;
 mod ioas;
+mod large_pages;
 mod map;
+mod native;
 mod objects;
+mod option;
 mod pin;
 mod place;
+mod remove;
 mod unmap;
 
 use std::fmt;
 use std::sync::Arc;
 
+pub use access::AccessError;
+pub use allow::AllowIovasError;
+pub(crate) use allow::AllowedRanges;
 pub use attach::IoasAttachError;
 pub use bind::BindError;
 pub(crate) use bind::{Bound, BoundDevices};
@@ -30,17 +39,16 @@ pub(crate) use compat::OtherKind;
 pub use compat::{CompatInfo, CompatMapError, CompatSetIommuError, CompatUnmapError};
 pub(crate) use context::Context;
 pub use context::NoCompatIoas;
+pub use large_pages::LargePagesError;
 pub use map::IoasMapError;
+pub use native::{DestroyError, IoasMap, IoasRanges, NativeMapError, NativeUnmapError, NoSuchIoas};
 pub(crate) use objects::ObjectId;
+pub use option::{IommuOption, OptionError};
 pub use unmap::IoasUnmapError;
 
 use crate::kernel::Kernel;
 use crate::mapping::MappingInfo;
-use crate::range::IovaRange;
-use crate::sync::MutexGuard;
 use crate::vfio::Shared;
-use context::State;
-use unmap::Unmapped;
 
 /// An open `/dev/iommu`. A clone is what `dup` makes: another descriptor of the same file.
 ///
@@ -73,30 +81,6 @@ impl Iommufd {
         let state = self.context.lock();
         let broken = state.objects.all_ioas().find_map(|ioas| ioas.broken_invariant());
         broken.map_or(Ok(()), Err)
-    }
-}
-
-impl Context {
-    /// Removes the mappings in a range of an address space, and waits until no device accesses them.
-    /// Emulated devices are told to unpin what they have of them, without a lock.
-    fn unmap(
-        &self,
-        state: MutexGuard<'_, State>,
-        ioas: ObjectId,
-        range: IovaRange,
-    ) -> Result<u64, IoasUnmapError> {
-        let mut state = state;
-        let Some(space) = state.objects.ioas_mut(ioas) else { return Ok(0) };
-        space.history.count_call();
-        let step = space.unmap(range);
-        let changed = space.note_removed();
-        self.settle(state, changed, None);
-        match step? {
-            Unmapped::Done(removed) => Ok(removed),
-            Unmapped::Notify { mapping, removed } => {
-                Err(IoasUnmapError::StillPinned { mapping, unmapped: removed })
-            }
-        }
     }
 }
 

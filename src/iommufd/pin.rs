@@ -9,19 +9,19 @@
 use crate::errno::Errno;
 use crate::inject::Injector;
 use crate::memory::{Access, PinFault};
-use crate::pin::{EnterError, PinError};
+use crate::pin::PinError;
 use crate::process::Process;
 use crate::range::VaddrRange;
 
 /// Pins all of `pages`. Then `enter` gets each run of pages that were pinned together, to put it into the
 /// domains.
-pub(super) fn pin(
+pub(super) fn pin<E: From<PinError>>(
     process: &Process,
     pages: VaddrRange,
     access: Access,
     injector: &Injector,
-    enter: impl Fn(VaddrRange) -> Result<(), EnterError>,
-) -> Result<(), EnterError> {
+    enter: impl Fn(VaddrRange) -> Result<(), E>,
+) -> Result<(), E> {
     if !process.is_alive() {
         return Err(PinError::NoProcess.into());
     }
