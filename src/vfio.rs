@@ -42,6 +42,7 @@ pub(crate) struct Shared {
     groups: BTreeMap<GroupId, Arc<Group>>,
     open: Mutex<OpenFiles>,
     allow_unsafe_interrupts: AtomicBool,
+    iommufd_unsafe_interrupts: AtomicBool,
     noiommu: AtomicBool,
     dma_entry_limit: AtomicU32,
     pub(crate) faults: FaultLog,
@@ -140,6 +141,7 @@ impl Vfio {
             groups: by_id,
             open: Mutex::default(),
             allow_unsafe_interrupts: AtomicBool::new(false),
+            iommufd_unsafe_interrupts: AtomicBool::new(false),
             noiommu: AtomicBool::new(false),
             dma_entry_limit: AtomicU32::new(DEFAULT_DMA_ENTRY_LIMIT),
             faults: FaultLog::default(),
@@ -158,6 +160,12 @@ impl Vfio {
     /// Sets `vfio_iommu_type1.allow_unsafe_interrupts`: groups without isolated MSIs may attach.
     pub fn set_allow_unsafe_interrupts(&self, allow: bool) {
         self.shared.allow_unsafe_interrupts.store(allow, Ordering::Relaxed);
+    }
+
+    /// Sets `iommufd.allow_unsafe_interrupts`: devices without isolated MSIs may be bound to an iommufd. It is
+    /// another parameter than type1's.
+    pub fn set_iommufd_unsafe_interrupts(&self, allow: bool) {
+        self.shared.iommufd_unsafe_interrupts.store(allow, Ordering::Relaxed);
     }
 
     /// Sets `vfio_iommu_type1.dma_entry_limit`, for containers that get their driver afterwards.
@@ -283,6 +291,10 @@ impl Vfio {
 impl Shared {
     pub(crate) fn allow_unsafe_interrupts(&self) -> bool {
         self.allow_unsafe_interrupts.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn iommufd_unsafe_interrupts(&self) -> bool {
+        self.iommufd_unsafe_interrupts.load(Ordering::Relaxed)
     }
 
     pub(crate) fn noiommu_enabled(&self) -> bool {

@@ -20,7 +20,7 @@ pub enum BindError {
     /// MSIs of the group's devices are not isolated. EPERM. The parameter is that of iommufd, not type1's.
     #[error(
         "a device of group {group} ({devices}) could forge interrupts of others: its MSIs are not \
-         isolated; turn interrupt remapping on, or set allow_unsafe_interrupts if you trust it"
+         isolated; turn interrupt remapping on, or set iommufd.allow_unsafe_interrupts if you trust it"
     )]
     MsiNotIsolated {
         /// The group.
@@ -95,7 +95,7 @@ impl Bound {
     ) -> Result<Self, BindError> {
         let shared = &context.shared;
         let isolated = group.iommu().is_none_or(|iommu| iommu.isolates_msi());
-        if !isolated && !shared.allow_unsafe_interrupts() {
+        if !isolated && !shared.iommufd_unsafe_interrupts() {
             let devices = group.device_names();
             return Err(BindError::MsiNotIsolated { group: group.id, devices });
         }
