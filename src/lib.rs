@@ -50,15 +50,16 @@
 //!
 //! # Two doors
 //!
-//! The *typed door* is [`Container`], [`OpenGroup`] and [`OpenDevice`]: a request in, a result or an
-//! error out. Each operation has one error type with a variant per rule; `errno` says what a kernel
-//! answers. The *byte door*, [`Container::ioctl`] and [`OpenGroup::ioctl`] in [`abi`], takes ioctl
-//! commands and reads and writes the caller's memory as the kernel does.
+//! The *typed door* is [`Container`], [`OpenGroup`] and [`OpenDevice`], or [`Iommufd`] and [`OpenCdev`]: a
+//! request in, a result or an error out. Each operation has one error type with a variant per rule; `errno`
+//! says what a kernel answers. The *byte door*, `ioctl` of each of them in [`abi`], takes ioctl commands and
+//! reads and writes the caller's memory as the kernel does.
 //!
 //! # What is what
 //!
 //! - [`Vfio`] is the driver on one host: a [`Kernel`] and [`GroupDescription`]s. Nothing is global.
 //! - [`Kernel`] is a value that names [`Behaviours`]; no other file asks for a version.
+//! - [`Container`]s hold mappings for groups; address spaces of an [`Iommufd`] hold them for devices.
 //! - [`Iommu`] and [`Memory`] are the seams to hardware and to the calling [`Process`].
 //! - [`IovaList`] and [`RegionList`] are the algorithms at the heart, usable by themselves.
 //!

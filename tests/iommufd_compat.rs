@@ -124,7 +124,11 @@ impl Model {
         if vaddr.checked_add(size).is_none() {
             return Err(Errno::EOVERFLOW);
         }
-        if size == 0 || size > u64::MAX - PAGE || size % alignment != 0 || iova % alignment != 0 {
+        if size == 0
+            || size > u64::MAX - PAGE
+            || !size.is_multiple_of(alignment)
+            || !iova.is_multiple_of(alignment)
+        {
             return Err(Errno::EINVAL);
         }
         let last = iova.checked_add(size - 1).ok_or(Errno::EOVERFLOW)?;
@@ -134,7 +138,7 @@ impl Model {
         if self.overlapping(iova, last).is_some() {
             return Err(Errno::EEXIST);
         }
-        if (vaddr % PAGE) % alignment != 0 {
+        if !(vaddr % PAGE).is_multiple_of(alignment) {
             return Err(Errno::EINVAL);
         }
         if self.open[0] || self.open[1] {
@@ -157,7 +161,7 @@ impl Model {
             return Ok(());
         }
         let upper = vaddr + (at + 1 - first);
-        if (at + 1) % PAGE != 0 || upper % PAGE != 0 {
+        if !(at + 1).is_multiple_of(PAGE) || !upper.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
         self.mappings[index].1 = at;
@@ -208,8 +212,9 @@ impl Model {
             self.open[at] = true;
             return Ok(());
         }
-        let aligned =
-            |m: &(u64, u64, u64, u32)| m.0 % PAGE == 0 && m.1 % PAGE == PAGE - 1 && m.2 % PAGE == 0;
+        let aligned = |m: &(u64, u64, u64, u32)| {
+            m.0.is_multiple_of(PAGE) && m.1 % PAGE == PAGE - 1 && m.2.is_multiple_of(PAGE)
+        };
         if !self.mappings.iter().all(aligned) {
             return Err(Errno::EADDRINUSE);
         }

@@ -7,13 +7,18 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{RAM, ROM, device_name, group, memory, msi, process, range, vtd};
+use proptest::prelude::*;
 use vfio_type1::abi::command;
 use vfio_type1::{
-    Access, BusMaster, DmaFault, Errno, FaultCause, IoasMap, IommuOption, Iommufd, Iova, Kernel,
-    Memory as _, ModelMemory, OpenCdev, Process, RegionKind, ReservedRegion, Vaddr, Vfio,
+    Access, BusMaster, DmaFault, Errno, FaultCause, FdTarget, IoasMap, IommuOption, Iommufd, Iova,
+    Kernel, Memory as _, ModelMemory, OpenCdev, Process, RegionKind, ReservedRegion, Vaddr, Vfio,
 };
+
+/// The last 64 bytes of memory.
+const LAST: u64 = RAM + (1 << 30) - 64;
 
 /// Two devices behind VT-d, of 48 and of 39 bits, and an iommufd.
 struct Scene {
@@ -281,9 +286,8 @@ fn a_structure_may_be_longer_than_known_if_it_ends_in_zeroes() {
             argument[4] = if command == command::IOAS_UNMAP { 1 } else { 2 };
             argument[17] = if known > 17 { 0x10 } else { 0 };
             argument[63] = tail;
-            let at = ROM + (1 << 20) - 64;
-            scene.memory.poke(Vaddr(at), &argument).unwrap();
-            let result = scene.iommufd.ioctl(&scene.process, command, at);
+            scene.memory.poke(Vaddr(LAST), &argument).unwrap();
+            let result = scene.iommufd.ioctl(&scene.process, command, LAST);
             result.map_err(|error| error.errno())
         };
         let plain = answer(known, 0xff);
@@ -336,4 +340,81 @@ fn a_device_in_two_programs_is_one_programs() {
     let request = IoasMap::anywhere(ioas, ROM, 0x1000, Access::Read).at(0);
     assert!(scene.iommufd.ioas_map(&process(), &request).is_ok());
     assert_eq!(scene.map(ioas, 0x1000, ROM, 0x1000), Err(Errno::EFAULT));
+}
+
+#[test]
+fn no_access_outlives_unmap() {
+    let scene = Scene::new();
+    let ioas = scene.iommufd.ioas_alloc();
+    let device = scene.bound(1);
+    device.attach(ioas).unwrap();
+    let bus = scene.bus_master(1);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut byte = 0u8;
+            while !stop.load(Ordering::Relaxed) {
+                byte = byte.wrapping_add(1);
+                // It is unmapped half of the time.
+                let _ = bus.write(Iova(0), &[byte]);
+            }
+        });
+        let now = || {
+            let mut byte = [0];
+            scene.memory.read(Vaddr(RAM), &mut byte).unwrap();
+            byte
+        };
+        for round in 0..200 {
+            scene.map(ioas, 0, RAM, 0x1000).unwrap();
+            let start = now();
+            while round < 20 && now() == start {
+                std::thread::yield_now();
+            }
+            match round % 3 {
+                0 => drop(scene.iommufd.ioas_unmap(ioas, 0, 0x1000).unwrap()),
+                1 => device.detach().unwrap(),
+                _ => drop(device.attach(scene.iommufd.ioas_alloc()).unwrap()),
+            }
+            let after = now();
+            (0..50).for_each(|_| std::thread::yield_now());
+            assert_eq!(now(), after, "round {round}");
+            scene.iommufd.ioas_unmap(ioas, 0, u64::MAX).unwrap();
+            device.attach(ioas).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_bytes_are_answered(
+        calls in prop::collection::vec((0..16u32, prop::collection::vec(small_words(), 0..10)), 0..64),
+    ) {
+        let scene = Scene::new();
+        let device = scene.vfio.open_cdev(&device_name(1)).unwrap();
+        for (number, words) in calls {
+            let argument: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            // A size that is out of all measure is one that ends soon.
+            scene.memory.poke(Vaddr(LAST), &argument).unwrap();
+            let target = |_| FdTarget::Iommufd(scene.iommufd.clone());
+            match number {
+                0..=8 => drop(scene.iommufd.ioctl(&scene.process, 0x3b80 + number, LAST)),
+                9..=12 => drop(scene.iommufd.ioctl(&scene.process, 0x3b70 - 9 + number, LAST)),
+                _ => drop(device.ioctl(&scene.process, 0x3b76 - 13 + number, LAST, target)),
+            }
+            prop_assert_eq!(scene.iommufd.check_invariants(), Ok(()));
+        }
+    }
+}
+
+/// Words that mean something here and there: sizes of structures, flags, numbers, halves of addresses.
+fn small_words() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        4 => prop::sample::select(vec![8, 12, 16, 24, 32, 40]),
+        6 => 0..8u32,
+        2 => (0..8u32).prop_map(|page| page << 12),
+        1 => any::<u32>(),
+    ]
 }
