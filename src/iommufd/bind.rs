@@ -124,7 +124,7 @@ impl Bound {
             self.context.enter(&device.group);
         }
         // What devices did in another address space has ended.
-        self.context.settle(state, true, None);
+        self.context.settle(state, true);
         Ok(attached)
     }
 

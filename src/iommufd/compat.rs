@@ -195,7 +195,7 @@ impl Iommufd {
         let mut state = self.context.lock();
         let request = Request { iova: Some(iova), vaddr, size, access };
         let result = state.compat()?.map(caller, &request);
-        self.context.settle(state, false, None);
+        self.context.settle(state, false);
         result.map(|_| ()).map_err(CompatMapError::from)
     }
 

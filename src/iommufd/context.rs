@@ -41,6 +41,8 @@ pub(super) struct State {
     /// Where pinned pages are counted.
     pub(super) account: Account,
     pub(super) callbacks: Callbacks,
+    /// Groups that were attached, and whose devices may still be at it.
+    leaving: Vec<Arc<Group>>,
 }
 
 /// An iommufd has no compatibility address space, so the type1 calls have nothing to work on. ENODEV.
@@ -66,10 +68,10 @@ impl State {
         self.objects.add(Object::Ioas(ioas))
     }
 
-    /// The groups whose devices translate by one of the address spaces.
-    fn attached_groups(&self) -> Vec<Arc<Group>> {
+    /// The groups whose devices may access memory through one of the address spaces.
+    fn groups(&self) -> Vec<Arc<Group>> {
         let domains = self.objects.all_ioas().flat_map(|ioas| &ioas.domains);
-        domains.flat_map(|domain| domain.groups.iter().cloned()).collect()
+        domains.flat_map(|domain| &domain.groups).chain(&self.leaving).cloned().collect()
     }
 
     /// The address space that a group's devices translate by.
@@ -255,6 +257,7 @@ impl Context {
             noiommu: false,
             account: Account::User,
             callbacks: Callbacks::default(),
+            leaving: Vec::new(),
         };
         Self { shared, state: Mutex::new(state), settling: AtomicU32::new(0) }
     }
@@ -275,20 +278,14 @@ impl Context {
         group.bus.enter(translator);
     }
 
-    /// Ends a call: if it removed something, or another call did that is not done yet, waits for the
-    /// accesses that run. `gone` is a group that may still run some though it has left.
-    pub(super) fn settle(
-        &self,
-        state: MutexGuard<'_, State>,
-        changed: bool,
-        gone: Option<Arc<Group>>,
-    ) {
+    /// Ends a call: if it `changed` what devices reach, or another call did that is not done yet, waits
+    /// for the accesses that run.
+    pub(super) fn settle(&self, state: MutexGuard<'_, State>, changed: bool) {
         // Acquires what another call released when it was done, and with it what its accesses did.
-        if !changed && gone.is_none() && self.settling.load(Ordering::Acquire) == 0 {
+        if !changed && self.settling.load(Ordering::Acquire) == 0 {
             return;
         }
-        let mut groups = state.attached_groups();
-        groups.extend(gone);
+        let groups = state.groups();
         groups.iter().for_each(|group| group.bus.renew());
         // Before the state is free: who takes it next knows that there is something to wait for.
         self.settling.fetch_add(1, Ordering::Relaxed);
@@ -300,13 +297,15 @@ impl Context {
     /// Detaches a device, and waits until its group's devices access nothing.
     pub(super) fn detach(&self, id: ObjectId) {
         let mut state = self.lock();
-        let gone = state.detach(id);
-        if let Some(group) = &gone {
-            group.bus.leave();
-            group.bus.attach(None);
+        let Some(group) = state.detach(id) else { return };
+        group.bus.leave();
+        group.bus.attach(None);
+        state.leaving.push(Arc::clone(&group));
+        self.settle(state, true);
+        let leaving = &mut self.lock().leaving;
+        if let Some(at) = leaving.iter().position(|left| Arc::ptr_eq(left, &group)) {
+            leaving.swap_remove(at);
         }
-        let changed = gone.is_some();
-        self.settle(state, changed, gone);
     }
 
     /// Registers an unmap callback and returns its number, which is never 0.

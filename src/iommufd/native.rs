@@ -248,7 +248,7 @@ impl Iommufd {
         let request = Request { iova, vaddr, size, access: Some(access) };
         let mut state = self.context.lock();
         let mapped = state.ioas(ioas)?.map(caller, &request);
-        self.context.settle(state, false, None);
+        self.context.settle(state, false);
         Ok(mapped?.first())
     }
 

@@ -50,7 +50,7 @@ impl Context {
                 Ok(Unmapped::Notify { .. }) => state.callbacks.all(),
                 Ok(Unmapped::Done(_)) | Err(_) => Vec::new(),
             };
-            self.settle(state, changed, None);
+            self.settle(state, changed);
             let mapping = match step.map_err(|error| error.after(total))? {
                 Unmapped::Done(removed) => return Ok(total.wrapping_add(removed)),
                 Unmapped::Notify { mapping, removed } => {

@@ -5,22 +5,21 @@
 //! Beside type1: mappings go one after the other until one is not wholly in the range, and those before
 //! it stay gone.
 
+use std::sync::Arc;
+
+use super::ioas::Ioas;
 use crate::addr::Iova;
 use crate::errno::Errno;
 use crate::mapping::Mapping;
 use crate::page_size::PageSize;
 use crate::range::{IovaRange, RangeError};
 
-use super::ioas::Ioas;
-
 /// Why an address space does not remove mappings: one variant per rule, in the order of the rules.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IoasUnmapError {
     /// The range starts or ends where a mapping cannot be cut: within a page. EINVAL. The version 1
     /// interface alone cuts mappings.
-    #[error(
-        "cutting the mapping {mapping} in two at {at}, which must be a multiple of {alignment}"
-    )]
+    #[error("the mapping {mapping} cannot be cut at {at}, which is no multiple of {alignment}")]
     MisalignedCut {
         /// The mapping.
         mapping: IovaRange,
@@ -177,7 +176,7 @@ impl Ioas {
     /// Puts two mappings in the place of one. Devices find nothing there for a moment, and ask again under
     /// the lock.
     fn split(&mut self, whole: &Mapping, low: &Mapping, high: Mapping) {
-        let owner = std::sync::Arc::clone(self.mappings.owner(whole.owner));
+        let owner = Arc::clone(self.mappings.owner(whole.owner));
         let silent = self.silent.contains(&whole.iova.first());
         let Some(second) = self.mappings.add_owner(&owner) else { return };
         self.mappings.remove(whole);
