@@ -13,8 +13,9 @@ use common::{RAM, ROM, device_name, group, memory, msi, process, range, vtd};
 use proptest::prelude::*;
 use vfio_type1::abi::command;
 use vfio_type1::{
-    Access, BusMaster, DmaFault, Errno, FaultCause, FdTarget, IoasMap, IommuOption, Iommufd, Iova,
-    Kernel, Memory as _, ModelMemory, OpenCdev, Process, RegionKind, ReservedRegion, Vaddr, Vfio,
+    Access, BusMaster, DeviceDescription, DmaFault, Errno, FaultCause, FdTarget, IoasMap,
+    IommuOption, Iommufd, Iova, Kernel, Memory as _, ModelMemory, OpenCdev, Process, RegionKind,
+    ReservedRegion, Vaddr, Vfio,
 };
 
 /// The last 64 bytes of memory.
@@ -343,6 +344,38 @@ fn a_device_in_two_programs_is_one_programs() {
 }
 
 #[test]
+fn a_group_changes_over_as_a_whole_or_not_at_all() {
+    let mut pair = group(&vtd(48), 1, vec![msi()]);
+    let hole = ReservedRegion::new(0x10_0000, 0x1f_ffff, RegionKind::Reserved);
+    pair.devices.push(DeviceDescription::new("0000:00:01.1", vec![hole]));
+    let vfio = Vfio::new(Kernel::V7_3, [pair]).unwrap();
+    let (iommufd, process) = (vfio.open_iommu().unwrap(), process());
+    let devices = ["0000:00:01.0", "0000:00:01.1"].map(|name| vfio.open_cdev(name).unwrap());
+    assert!(devices.iter().all(|device| device.bind(&iommufd).is_ok()));
+    let [one, two] = [(); 2].map(|()| iommufd.ioas_alloc());
+    let domain = devices[0].attach(one).unwrap();
+    assert_eq!(devices[1].attach(domain), Ok(domain));
+    let valid = |ioas| iommufd.ioas_ranges(ioas).unwrap().ranges.len();
+    assert_eq!((valid(one), valid(two)), (3, 1));
+
+    // The other device reserves what is mapped there.
+    let request = IoasMap::anywhere(two, RAM, 0x1000, Access::Read).at(0x10_0000);
+    iommufd.ioas_map(&process, &request).unwrap();
+    assert_eq!(devices[0].attach(two).unwrap_err().errno(), Errno::EADDRINUSE);
+    assert_eq!((valid(one), valid(two)), (3, 1));
+    iommufd.ioas_unmap(two, 0, u64::MAX).unwrap();
+    let domain = devices[0].attach(two).unwrap();
+    assert_eq!((valid(one), valid(two)), (1, 3));
+    assert_eq!(devices[1].attach(two), Ok(domain), "it has moved too");
+    devices[0].detach().unwrap();
+    // The window of the device that stays is the only hole; the domain is still there.
+    assert_eq!((valid(one), valid(two)), (1, 2));
+    devices[1].detach().unwrap();
+    assert_eq!((valid(one), valid(two)), (1, 1));
+    assert_eq!(iommufd.check_invariants(), Ok(()));
+}
+
+#[test]
 fn no_access_outlives_unmap() {
     let scene = Scene::new();
     let ioas = scene.iommufd.ioas_alloc();
@@ -371,9 +404,9 @@ fn no_access_outlives_unmap() {
                 std::thread::yield_now();
             }
             match round % 3 {
-                0 => drop(scene.iommufd.ioas_unmap(ioas, 0, 0x1000).unwrap()),
+                0 => assert_eq!(scene.iommufd.ioas_unmap(ioas, 0, 0x1000), Ok(0x1000)),
                 1 => device.detach().unwrap(),
-                _ => drop(device.attach(scene.iommufd.ioas_alloc()).unwrap()),
+                _ => assert!(device.attach(scene.iommufd.ioas_alloc()).is_ok()),
             }
             let after = now();
             (0..50).for_each(|_| std::thread::yield_now());
