@@ -13,18 +13,34 @@
 use std::sync::{Arc, PoisonError, TryLockError, Weak};
 
 use crate::addr::Iova;
+use crate::dma::Miss;
+use crate::fault::Refusal;
+use crate::host::Group;
 use crate::iotlb::Iotlb;
 use crate::page_table::{PageTable, PageTables};
 use crate::process::Process;
-use crate::state::Core;
+use crate::range::IovaRange;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard, pause};
 use crate::translation::{OwnerId, Translation};
 
-/// The container that a group is in, and its devices that do DMA.
+/// What holds the mappings that a group's devices translate by: a container, or an iommufd.
+pub(crate) trait Translator: Send + Sync {
+    /// What `iova` means to the devices of a group, or why nothing.
+    fn translation(&self, group: &Group, iova: Iova) -> Result<Found, Miss>;
+
+    /// The newest refusal, if any, to map other memory in `part` of a mapping, and where.
+    fn refusal_of_other_memory(
+        &self,
+        part: &IovaRange,
+        mapping: &Translation,
+    ) -> Option<(Iova, Refusal)>;
+}
+
+/// What a group's devices translate by, and its devices that do DMA.
 #[derive(Debug, Default)]
 pub(crate) struct Bus {
-    container: Mutex<Weak<Core>>,
+    translator: Mutex<Option<Weak<dyn Translator>>>,
     /// One more than the number of the page table that devices translate by, or 0.
     table: AtomicU32,
     /// Changes after something has been removed, or the table is another one.
@@ -34,29 +50,29 @@ pub(crate) struct Bus {
     used: AtomicBool,
 }
 
-/// What the container finds under its lock.
+/// What a translator finds under its lock.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) translation: Translation,
     pub(crate) owner: Arc<Process>,
-    /// Of the bus, while the container's lock was held.
+    /// Of the bus, while the translator's lock was held.
     pub(crate) generation: u64,
 }
 
 impl Bus {
-    pub(crate) fn enter(&self, container: &Arc<Core>) {
-        *lock(&self.container) = Arc::downgrade(container);
+    pub(crate) fn enter(&self, translator: Weak<dyn Translator>) {
+        *lock(&self.translator) = Some(translator);
     }
 
     pub(crate) fn leave(&self) {
-        *lock(&self.container) = Weak::new();
+        *lock(&self.translator) = None;
     }
 
-    pub(crate) fn container(&self) -> Option<Arc<Core>> {
-        lock(&self.container).upgrade()
+    pub(crate) fn translator(&self) -> Option<Arc<dyn Translator>> {
+        lock(&self.translator).as_ref()?.upgrade()
     }
 
-    /// Lets devices translate by a page table, or by none. Under the lock of the container.
+    /// Lets devices translate by a page table, or by none. Under the lock of the translator.
     pub(crate) fn attach(&self, table: Option<u32>) {
         self.table.store(table.map_or(0, |table| table + 1), Ordering::Release);
         // What was found in the other table is not to be believed.

@@ -2,10 +2,10 @@
 //! Unmap callbacks: what drivers of emulated devices are called with before their pages go
 //! (`dma_unmap` of `struct vfio_device_ops`; spec 7.6).
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::range::IovaRange;
-use crate::state::Core;
 
 /// What an emulated device is called with before its pages are unmapped: the whole mapping.
 pub(crate) type UnmapCallback = Arc<dyn Fn(&Unpinner<'_>, IovaRange) + Send + Sync>;
@@ -37,21 +37,31 @@ impl Callbacks {
     }
 }
 
+/// What has pages that emulated devices have pinned: a container, or an address space of an iommufd.
+pub(crate) trait Pins {
+    /// Lets go once of each page that is pinned in `iova`.
+    fn unpin_range(&self, iova: &IovaRange);
+}
+
 /// What an unmap callback lets go of pages with.
-#[derive(Debug)]
 pub struct Unpinner<'a> {
-    container: &'a Core,
+    pins: &'a dyn Pins,
 }
 
 impl<'a> Unpinner<'a> {
-    pub(crate) fn new(container: &'a Core) -> Self {
-        Self { container }
+    pub(crate) fn new(pins: &'a dyn Pins) -> Self {
+        Self { pins }
     }
 
     /// Lets go of every page that emulated devices of the container have pinned in `iova`, once
     /// each (`vfio_unpin_pages`). A page that was pinned more often stays pinned.
     pub fn unpin(&self, iova: IovaRange) {
-        // Without a driver there are no mappings and so no pins.
-        let _ = self.container.with_type1(|type1| type1.unpin_range(&iova));
+        self.pins.unpin_range(&iova);
+    }
+}
+
+impl fmt::Debug for Unpinner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unpinner").finish_non_exhaustive()
     }
 }

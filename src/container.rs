@@ -258,7 +258,7 @@ impl Container {
                 return Err(UnmapError::StillPinned { mapping, rounds, removed: total });
             }
             told = Some((mapping, rounds + 1));
-            let unpinner = Unpinner::new(&self.core);
+            let unpinner = Unpinner::new(&*self.core);
             callbacks.iter().for_each(|callback| callback(&unpinner, mapping));
         }
     }

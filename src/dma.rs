@@ -255,8 +255,8 @@ impl BusMaster {
             self.shared.watch.report(stale);
         }
         if self.group.bus.is_suspect(&self.shared.page_tables)
-            && let Some(container) = self.group.bus.container()
-            && let Some((iova, refusal)) = container.refusal_of_other_memory(&part, by)
+            && let Some(translator) = self.group.bus.translator()
+            && let Some((iova, refusal)) = translator.refusal_of_other_memory(&part, by)
         {
             let (device, reached, refusal) =
                 (self.device.clone(), by.vaddr_of(iova), Box::new(refusal));
@@ -368,13 +368,13 @@ impl BusMaster {
         Err(self.fault(first_bad, access, FaultCause::BeyondMask { bits }))
     }
 
-    /// Asks the container, which knows more.
+    /// Asks the container or the iommufd, which knows more.
     #[cold]
     fn look_up(&self, iova: Iova) -> Result<Found, FaultCause> {
         let group = self.group.id;
         let iommu = self.group.iommu().ok_or(FaultCause::NoIommu { group })?;
-        let container = self.group.bus.container().ok_or(FaultCause::NotAttached { group })?;
-        container.translation(&self.group, iova).map_err(|miss| match miss {
+        let translator = self.group.bus.translator().ok_or(FaultCause::NotAttached { group })?;
+        translator.translation(&self.group, iova).map_err(|miss| match miss {
             Miss::NotAttached => FaultCause::NotAttached { group },
             Miss::Unmapped(removal) => FaultCause::Unmapped(removal),
             Miss::Refused(refusal) => FaultCause::MapRefused(refusal),
@@ -396,7 +396,7 @@ impl BusMaster {
     }
 }
 
-/// Why a container has no translation.
+/// Why there is no translation.
 pub(crate) enum Miss {
     NotAttached,
     NeverMapped,

@@ -8,6 +8,7 @@ use crate::addr::Iova;
 use crate::errno::Errno;
 use crate::host::GroupId;
 use crate::inject::{Allocation, OutOfMemory};
+use crate::iommufd::AccessError;
 use crate::map::wrap_errno;
 use crate::memory::{Access, Fault};
 use crate::page_size::PageSize;
@@ -42,6 +43,9 @@ pub enum PinPagesError {
         /// The group.
         group: GroupId,
     },
+    /// The device is on an iommufd, which refuses. Its errno.
+    #[error(transparent)]
+    Iommufd(#[from] AccessError),
     /// The container is a v1 one. EACCES.
     #[error("a type1 v1 container pins no pages for devices; set the IOMMU to type1v2 (3)")]
     V1,
@@ -107,6 +111,7 @@ impl PinPagesError {
         match self {
             Self::TooMany { .. } => Errno::E2BIG,
             Self::NoDriver => Errno::ENOTTY,
+            Self::Iommufd(error) => error.errno(),
             Self::V1 => Errno::EACCES,
             Self::Wraps { errno, .. } => *errno,
             Self::VaddrsInvalid { .. } => Errno::EBUSY,
@@ -131,6 +136,9 @@ pub enum DmaRwError {
     /// The device's container has no type1 driver: it is a noiommu one. ENOTTY.
     #[error("the container of the device has no type1 driver, so there are no mappings")]
     NoDriver,
+    /// The device is on an iommufd, which refuses. Its errno.
+    #[error(transparent)]
+    Iommufd(#[from] AccessError),
     /// Mappings have lost their process address. EBUSY.
     #[error("mappings have lost their process address ({count}, by UNMAP flag VADDR)")]
     VaddrsInvalid {
@@ -175,6 +183,7 @@ impl DmaRwError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::NoDriver => Errno::ENOTTY,
+            Self::Iommufd(error) => error.errno(),
             Self::VaddrsInvalid { .. } => Errno::EBUSY,
             Self::Empty | Self::NotMapped { .. } => Errno::EINVAL,
             Self::NoAccess { .. } | Self::NoProcess { .. } => Errno::EPERM,

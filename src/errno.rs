@@ -64,12 +64,18 @@ errnos! {
     ESPIPE = 29,
     /// Numerical result out of range (34).
     ERANGE = 34,
+    /// Resource deadlock (35).
+    EDEADLK = 35,
     /// Value too large (75).
     EOVERFLOW = 75,
     /// File descriptor in bad state (77).
     EBADFD = 77,
+    /// The answer is longer than the buffer (90).
+    EMSGSIZE = 90,
     /// Operation not supported (95).
     EOPNOTSUPP = 95,
+    /// Addresses in use (98).
+    EADDRINUSE = 98,
 }
 
 impl fmt::Display for Errno {

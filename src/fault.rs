@@ -81,8 +81,10 @@ pub enum FaultCause {
         /// The group.
         group: GroupId,
     },
-    /// The group is in no container with a driver, so all its DMA is blocked.
-    #[error("group {group} is in no container that has an IOMMU driver, so its DMA is blocked")]
+    /// The group is in no container with a driver and attached to no address space, so all its DMA is blocked.
+    #[error(
+        "group {group} is in no container that has an IOMMU driver, nor on an iommufd, so its DMA is blocked"
+    )]
     NotAttached {
         /// The group.
         group: GroupId,
@@ -144,7 +146,7 @@ pub struct Removal {
 /// What removes mappings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RemovedBy {
-    /// `VFIO_IOMMU_UNMAP_DMA`.
+    /// `VFIO_IOMMU_UNMAP_DMA` or `IOMMU_IOAS_UNMAP`.
     Unmap,
     /// The container's last group left it.
     LastGroup,

@@ -6,13 +6,13 @@
 //! descriptors of it.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::claim::AddGroupError;
 use crate::container::Container;
-use crate::device::OpenDevice;
 use crate::errno::Errno;
-use crate::host::{Binding, DeviceDescription, Group, GroupId, GroupKind};
+use crate::host::{Group, GroupId};
+use crate::iommufd::{Context, Iommufd, OtherKind};
 use crate::kernel::{Kernel, Ownership};
 use crate::process::Process;
 use crate::state::Core;
@@ -28,14 +28,22 @@ pub struct OpenGroup {
 
 /// What descriptors of the group and of its devices share.
 pub(crate) struct GroupFile {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) group: Arc<Group>,
     state: Mutex<State>,
 }
 
-struct State {
-    container: Option<Arc<Core>>,
-    open_devices: u32,
+pub(crate) struct State {
+    pub(crate) home: Option<Home>,
+    /// Those in a container: they keep the group open.
+    pub(crate) open_devices: u32,
+}
+
+/// What a group was put into.
+#[derive(Clone)]
+pub(crate) enum Home {
+    Container(Arc<Core>),
+    Iommufd(Arc<Context>),
 }
 
 /// What `VFIO_GROUP_GET_STATUS` says (spec 2.3).
@@ -70,6 +78,12 @@ pub enum OpenGroupError {
         /// The group.
         group: GroupId,
     },
+    /// A device of the group is bound to an iommufd by its own node (from 6.6). EBUSY.
+    #[error("a device of group {group} is open by its own node; close that, or use it")]
+    OpenByNode {
+        /// The group.
+        group: GroupId,
+    },
     /// The group is open already, or a device of it is. EBUSY.
     #[error("group {group} is open already; it can be opened only once, so share the descriptor")]
     AlreadyOpen {
@@ -88,7 +102,7 @@ impl OpenGroupError {
         match self {
             Self::NoGroup { .. } | Self::NoNode { .. } => Errno::ENOENT,
             Self::NeedsRawIo { .. } => Errno::EPERM,
-            Self::AlreadyOpen { .. } => Errno::EBUSY,
+            Self::OpenByNode { .. } | Self::AlreadyOpen { .. } => Errno::EBUSY,
         }
     }
 }
@@ -98,6 +112,8 @@ impl OpenGroupError {
 pub enum FdTarget {
     /// A container.
     Container(Container),
+    /// An iommufd (from 6.2).
+    Iommufd(Iommufd),
     /// No open file.
     Closed,
     /// Some other file.
@@ -141,6 +157,17 @@ pub enum SetContainerError {
         /// The kernel's errno.
         errno: Errno,
     },
+    /// The iommufd holds groups of the other kind. EINVAL.
+    #[error(
+        "group {group} cannot share the iommufd with groups {}; use another one",
+        if *.noiommu { "behind an IOMMU" } else { "without an IOMMU" }
+    )]
+    OtherKind {
+        /// The group.
+        group: GroupId,
+        /// Whether it is one without an IOMMU.
+        noiommu: bool,
+    },
     /// The container does not take the group.
     #[error(transparent)]
     Refused(#[from] AddGroupError),
@@ -152,7 +179,7 @@ impl SetContainerError {
         match self {
             Self::NegativeFd { errno, .. } | Self::NotAContainer { errno, .. } => *errno,
             Self::BadFd { .. } => Errno::EBADF,
-            Self::AlreadySet { .. } => Errno::EINVAL,
+            Self::AlreadySet { .. } | Self::OtherKind { .. } => Errno::EINVAL,
             Self::NeedsRawIo { .. } => Errno::EPERM,
             Self::Refused(error) => error.errno(),
         }
@@ -188,73 +215,10 @@ impl UnsetContainerError {
     }
 }
 
-/// Why GET_DEVICE_FD was refused: one variant per rule.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenDeviceError {
-    /// The group has no such device bound to VFIO. ENODEV.
-    #[error("group {group} has no device \"{name}\" bound to VFIO; it has {devices}")]
-    NoDevice {
-        /// The group.
-        group: GroupId,
-        /// The name asked for.
-        name: String,
-        /// The names of the group's devices that are.
-        devices: String,
-    },
-    /// Options stand behind the name, which only virtual functions take. EINVAL.
-    #[error("\"{name}\": options such as vf_token are for virtual functions only")]
-    Options {
-        /// What was asked for.
-        name: String,
-    },
-    /// The group is in no container. EINVAL.
-    #[error("group {group} is in no container; set it first")]
-    NoContainer {
-        /// The group.
-        group: GroupId,
-    },
-    /// The container has no IOMMU driver. EINVAL.
-    #[error("the container of group {group} has no IOMMU driver; SET_IOMMU first")]
-    NoDriver {
-        /// The group.
-        group: GroupId,
-    },
-    /// The group is not viable (up to 5.18). EINVAL.
-    #[error("{device} of group {group} is bound to the kernel driver {driver}; unbind it")]
-    NotViable {
-        /// The group.
-        group: GroupId,
-        /// The device.
-        device: String,
-        /// Its driver.
-        driver: String,
-    },
-    /// A noiommu group needs CAP_SYS_RAWIO. EPERM.
-    #[error("group {group} has no IOMMU; the process needs CAP_SYS_RAWIO to open its devices")]
-    NeedsRawIo {
-        /// The group.
-        group: GroupId,
-    },
-}
-
-impl OpenDeviceError {
-    /// What the kernel answers.
-    pub fn errno(&self) -> Errno {
-        match self {
-            Self::NoDevice { .. } => Errno::ENODEV,
-            Self::NeedsRawIo { .. } => Errno::EPERM,
-            Self::Options { .. }
-            | Self::NoContainer { .. }
-            | Self::NoDriver { .. }
-            | Self::NotViable { .. } => Errno::EINVAL,
-        }
-    }
-}
-
 impl OpenGroup {
     /// Opens a group that the caller has marked open in `shared`.
     pub(crate) fn new(shared: Arc<Shared>, group: Arc<Group>) -> Self {
-        let state = Mutex::new(State { container: None, open_devices: 0 });
+        let state = Mutex::new(State { home: None, open_devices: 0 });
         Self { file: Arc::new(GroupFile { shared, group, state }) }
     }
 
@@ -280,10 +244,11 @@ impl OpenGroup {
 
     /// `VFIO_GROUP_GET_STATUS`.
     pub fn status(&self) -> GroupStatus {
-        let container_set = self.file.lock().container.is_some();
-        let usable = self.file.group.kernel_owned().is_none();
+        let container_set = self.file.lock().home.is_some();
+        let group = &self.file.group;
+        let usable = group.kernel_owned().is_none() && !group.claims.is_claimed();
         let viable = match self.kernel().behaviours().ownership {
-            Ownership::Viability => usable,
+            Ownership::Viability => group.kernel_owned().is_none(),
             Ownership::Claimed => container_set || usable,
         };
         GroupStatus { viable, container_set }
@@ -299,6 +264,16 @@ impl OpenGroup {
         self.set_container_fd(0, FdTarget::Container(container.clone()), caller)
     }
 
+    /// `VFIO_GROUP_SET_CONTAINER`: puts the group into an iommufd, and gives that a compatibility address
+    /// space if it has none.
+    pub fn set_iommufd(
+        &self,
+        iommufd: &Iommufd,
+        caller: &Process,
+    ) -> Result<(), SetContainerError> {
+        self.set_container_fd(0, FdTarget::Iommufd(iommufd.clone()), caller)
+    }
+
     /// `VFIO_GROUP_SET_CONTAINER` with a file descriptor and what it refers to.
     pub fn set_container_fd(
         &self,
@@ -312,7 +287,7 @@ impl OpenGroup {
         if !late || fd < 0 {
             check_open(fd, &target, late)?;
         }
-        if state.container.is_some() {
+        if state.home.is_some() {
             return Err(SetContainerError::AlreadySet { group: group.id });
         }
         let needs_rawio = group.is_noiommu() && !caller.cap_sys_rawio();
@@ -320,92 +295,56 @@ impl OpenGroup {
             return Err(SetContainerError::NeedsRawIo { group: group.id });
         }
         check_open(fd, &target, late)?;
-        let FdTarget::Container(container) = target else {
-            let ebadfd = self.kernel().behaviours().foreign_fd_is_ebadfd;
-            let errno = if ebadfd { Errno::EBADFD } else { Errno::EINVAL };
-            return Err(SetContainerError::NotAContainer { fd, errno });
-        };
-        if needs_rawio {
-            return Err(SetContainerError::NeedsRawIo { group: group.id });
-        }
-        container.core.add(group, caller)?;
-        group.bus.enter(&container.core);
-        state.container = Some(container.core);
+        state.home = Some(match target {
+            FdTarget::Container(_) if needs_rawio => {
+                return Err(SetContainerError::NeedsRawIo { group: group.id });
+            }
+            FdTarget::Container(container) => self.enter_container(container.core, caller)?,
+            FdTarget::Iommufd(iommufd) => self.enter_iommufd(iommufd.context)?,
+            FdTarget::Closed | FdTarget::Other => {
+                let ebadfd = self.kernel().behaviours().foreign_fd_is_ebadfd;
+                let errno = if ebadfd { Errno::EBADFD } else { Errno::EINVAL };
+                return Err(SetContainerError::NotAContainer { fd, errno });
+            }
+        });
         Ok(())
+    }
+
+    fn enter_container(
+        &self,
+        core: Arc<Core>,
+        caller: &Process,
+    ) -> Result<Home, SetContainerError> {
+        let group = &self.file.group;
+        core.add(group, caller)?;
+        let translator: Weak<Core> = Arc::downgrade(&core);
+        group.bus.enter(translator);
+        Ok(Home::Container(core))
+    }
+
+    /// Its devices are attached one by one, when they are opened.
+    fn enter_iommufd(&self, context: Arc<Context>) -> Result<Home, SetContainerError> {
+        let (group, noiommu) = (self.id(), self.file.group.is_noiommu());
+        let other_kind = |OtherKind| SetContainerError::OtherKind { group, noiommu };
+        context.take_group(noiommu).map_err(other_kind)?;
+        Ok(Home::Iommufd(context))
     }
 
     /// `VFIO_GROUP_UNSET_CONTAINER`: takes the group out of its container. With the last group go
-    /// the container's mappings and its driver.
+    /// the container's mappings and its driver; those of an iommufd stay.
     pub fn unset_container(&self) -> Result<(), UnsetContainerError> {
         let group = self.id();
         let mut state = self.file.lock();
-        let container = state.container.clone().ok_or(UnsetContainerError::NotSet { group })?;
-        if state.open_devices != 0 {
-            return Err(UnsetContainerError::DevicesOpen { group, count: state.open_devices });
-        }
-        container.remove(&self.file.group);
-        state.container = None;
-        Ok(())
-    }
-
-    /// `VFIO_GROUP_GET_DEVICE_FD`: opens a device by name. It may be opened more than once.
-    pub fn open_device(&self, name: &str, caller: &Process) -> Result<OpenDevice, OpenDeviceError> {
-        let name_first = self.kernel().behaviours().device_name_first;
-        let mut state = self.file.lock();
-        if name_first {
-            self.find_device(name)?;
-        }
-        let container = self.check_usable(&state)?;
-        if self.file.group.is_noiommu() && !caller.cap_sys_rawio() {
-            return Err(OpenDeviceError::NeedsRawIo { group: self.id() });
-        }
-        let device = self.find_device(name)?;
-        state.open_devices += 1;
-        Ok(OpenDevice::new(Arc::clone(&self.file), container, device))
-    }
-
-    /// The device that `name` opens.
-    fn find_device(&self, name: &str) -> Result<String, OpenDeviceError> {
-        let group = &self.file.group;
-        let emulated = matches!(group.kind, GroupKind::Emulated);
-        let vfio = |device: &&DeviceDescription| device.binding == Binding::Vfio;
-        let bound = || group.devices.iter().filter(vfio).map(|device| device.name.as_str());
-        // vfio-pci takes options behind the name, which only virtual functions have.
-        let has_options = self.kernel().behaviours().device_options && !emulated;
-        let options = |device: &str| {
-            let rest = name.strip_prefix(device).filter(|_| has_options)?;
-            rest.starts_with(' ').then(|| rest.trim_start_matches(' '))
-        };
-        for device in bound() {
-            match options(device) {
-                _ if device == name => return Ok(device.to_owned()),
-                Some("") => return Ok(device.to_owned()),
-                Some(_) => return Err(OpenDeviceError::Options { name: name.to_owned() }),
-                None => {}
+        match state.home.as_ref().ok_or(UnsetContainerError::NotSet { group })? {
+            Home::Container(_) if state.open_devices != 0 => {
+                return Err(UnsetContainerError::DevicesOpen { group, count: state.open_devices });
             }
+            Home::Container(container) => container.remove(&self.file.group),
+            // Open devices stay attached, and keep the iommufd open.
+            Home::Iommufd(_) => {}
         }
-        Err(OpenDeviceError::NoDevice {
-            group: group.id,
-            name: name.to_owned(),
-            devices: bound().collect::<Vec<_>>().join(", "),
-        })
-    }
-
-    fn check_usable(&self, state: &State) -> Result<Arc<Core>, OpenDeviceError> {
-        let group = self.id();
-        let container = state.container.clone().ok_or(OpenDeviceError::NoContainer { group })?;
-        if !container.has_driver() {
-            return Err(OpenDeviceError::NoDriver { group });
-        }
-        let viability = self.kernel().behaviours().ownership == Ownership::Viability;
-        match self.file.group.kernel_owned() {
-            Some((device, driver)) if viability => Err(OpenDeviceError::NotViable {
-                group,
-                device: device.to_owned(),
-                driver: driver.to_owned(),
-            }),
-            _ => Ok(container),
-        }
+        state.home = None;
+        Ok(())
     }
 }
 
@@ -416,12 +355,12 @@ fn check_open(fd: i32, target: &FdTarget, late: bool) -> Result<(), SetContainer
             Err(SetContainerError::NegativeFd { fd, errno })
         }
         FdTarget::Closed => Err(SetContainerError::BadFd { fd }),
-        FdTarget::Container(_) | FdTarget::Other => Ok(()),
+        FdTarget::Container(_) | FdTarget::Iommufd(_) | FdTarget::Other => Ok(()),
     }
 }
 
 impl GroupFile {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -434,7 +373,8 @@ impl GroupFile {
 impl Drop for GroupFile {
     /// The last descriptor, of the group or of a device, is closed: like UNSET_CONTAINER.
     fn drop(&mut self) {
-        if let Some(container) = self.lock().container.take() {
+        let home = self.lock().home.take();
+        if let Some(Home::Container(container)) = home {
             container.remove(&self.group);
         }
         self.shared.mark_closed(self.group.id);

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use crate::addr::Iova;
 use crate::bus::Bus;
+use crate::claim::Claims;
 use crate::domain::Iommu;
+use crate::iommufd::BoundDevices;
 use crate::kernel::Behaviours;
 use crate::range::IovaRange;
 use crate::reserved::{RegionKind, RegionList, ReservedRegion};
@@ -127,6 +129,10 @@ pub(crate) struct Group {
     pub(crate) locked_region: Option<(ReservedRegion, String)>,
     /// How its devices do DMA.
     pub(crate) bus: Bus,
+    /// Who owns its DMA.
+    pub(crate) claims: Claims,
+    /// Its devices that are bound to an iommufd.
+    pub(crate) bound: BoundDevices,
 }
 
 impl Group {
@@ -144,7 +150,8 @@ impl Group {
             GroupKind::Emulated | GroupKind::NoIommu => RegionList::default(),
         };
         let stated = stated_regions(&devices);
-        Self { id, kind, devices, regions, stated, locked_region, bus: Bus::default() }
+        let (bus, claims, bound) = Default::default();
+        Self { id, kind, devices, regions, stated, locked_region, bus, claims, bound }
     }
 
     pub(crate) fn is_noiommu(&self) -> bool {

@@ -147,6 +147,10 @@ pub struct Behaviours {
     pub dynamic_msix: bool,
     /// A failed domain allocation is always EIO. Up to 6.1. Spec 3.1.
     pub domain_alloc_is_eio: bool,
+    /// `/dev/iommu` exists; this is the last of its commands. 6.2. Spec 9.
+    pub last_iommufd_command: Option<u32>,
+    /// `/dev/vfio/devices/vfioN` exists: a device is opened without its group. 6.6. Spec 9.
+    pub device_nodes: bool,
     /// The first process address that a dirty bitmap may not reach. Depends on the CPU too: these
     /// are the limits that were measured on x86-64. Spec 7.4.
     pub user_limit: Vaddr,
@@ -184,6 +188,8 @@ const NEWEST: Behaviours = Behaviours {
     device_features: true,
     dynamic_msix: true,
     domain_alloc_is_eio: false,
+    last_iommufd_command: Some(0x3b94),
+    device_nodes: true,
     user_limit: Vaddr(0x00ff_ffff_ffff_f000),
 };
 
@@ -195,6 +201,7 @@ const V6_12: Behaviours = Behaviours {
     bitmap_reaches_top: false,
     nesting: true,
     shared_page_tables: false,
+    last_iommufd_command: Some(0x3b8e),
     ..NEWEST
 };
 
@@ -208,6 +215,8 @@ const V6_1: Behaviours = Behaviours {
     device_info_size: DeviceInfoSize::WithCapOffset,
     dynamic_msix: false,
     domain_alloc_is_eio: true,
+    last_iommufd_command: None,
+    device_nodes: false,
     ..V6_12
 };
 

@@ -50,15 +50,16 @@
 //!
 //! # Two doors
 //!
-//! The *typed door* is [`Container`], [`OpenGroup`] and [`OpenDevice`]: a request in, a result or an
-//! error out. Each operation has one error type with a variant per rule; `errno` says what a kernel
-//! answers. The *byte door*, [`Container::ioctl`] and [`OpenGroup::ioctl`] in [`abi`], takes ioctl
-//! commands and reads and writes the caller's memory as the kernel does.
+//! The *typed door* is [`Container`], [`OpenGroup`] and [`OpenDevice`], or [`Iommufd`] and [`OpenCdev`]: a
+//! request in, a result or an error out. Each operation has one error type with a variant per rule; `errno`
+//! says what a kernel answers. The *byte door*, `ioctl` of each of them in [`abi`], takes ioctl commands and
+//! reads and writes the caller's memory as the kernel does.
 //!
 //! # What is what
 //!
 //! - [`Vfio`] is the driver on one host: a [`Kernel`] and [`GroupDescription`]s. Nothing is global.
 //! - [`Kernel`] is a value that names [`Behaviours`]; no other file asks for a version.
+//! - [`Container`]s hold mappings for groups; address spaces of an [`Iommufd`] hold them for devices.
 //! - [`Iommu`] and [`Memory`] are the seams to hardware and to the calling [`Process`].
 //! - [`IovaList`] and [`RegionList`] are the algorithms at the heart, usable by themselves.
 //!
@@ -130,14 +131,19 @@ mod watch;
 
 // The files a program opens.
 mod callback;
+mod cdev;
 mod claim;
 mod container;
 mod device;
 mod ending;
 pub mod extension;
 mod group;
+mod open_device;
 mod state;
 mod vfio;
+
+// The other way in: address spaces in place of containers.
+mod iommufd;
 
 pub mod abi;
 
@@ -145,6 +151,7 @@ pub use addr::{Address, Iova, Vaddr};
 pub use attach::AttachError;
 pub use bitmap::{MAX_BITMAP_BYTES, MAX_BITMAP_PAGES, bitmap_bytes};
 pub use callback::Unpinner;
+pub use cdev::{AttachCdevError, BindCdevError, NotBound, OpenCdev, OpenCdevError};
 pub use changes::{MAX_CHANGES, MemoryChange, MemoryChanges};
 pub use claim::AddGroupError;
 pub use container::{Container, SetIommuError};
@@ -156,12 +163,17 @@ pub use emulated::{DmaRwError, MAX_PIN_PAGES, PinPagesError};
 pub use errno::Errno;
 pub use fault::{DmaAccess, DmaFault, FaultCause, Faults, MAX_FAULTS, Refusal, Removal, RemovedBy};
 pub use group::{
-    FdTarget, GroupStatus, OpenDeviceError, OpenGroup, OpenGroupError, SetContainerError,
-    UnsetContainerError,
+    FdTarget, GroupStatus, OpenGroup, OpenGroupError, SetContainerError, UnsetContainerError,
 };
 pub use host::{Binding, DeviceDescription, GroupDescription, GroupId, GroupKind};
 pub use info::{Info, Migration};
 pub use inject::{Allocation, Injected, MAX_INJECTED, OutOfMemory};
+pub use iommufd::{
+    AccessError, AllowIovasError, BindError, CompatInfo, CompatMapError, CompatSetIommuError,
+    CompatUnmapError, DestroyError, IoasAttachError, IoasMap, IoasMapError, IoasRanges,
+    IoasUnmapError, IommuOption, Iommufd, LargePagesError, NativeMapError, NativeUnmapError,
+    NoCompatIoas, NoSuchIoas, OptionError,
+};
 pub use iova_list::{IovaList, is_excluded};
 pub use kernel::{
     Behaviours, DeviceInfoSize, DirectRegions, InfoChain, Kernel, Ownership, UnknownKernel,
@@ -171,6 +183,7 @@ pub use map::{MapDma, MapError};
 pub use mapping::MappingInfo;
 pub use memory::{Access, AreaError, Fault, Memory, ModelMemory, PinFault, PinnedRun};
 pub use obstacle::{Culprit, NotValid, Obstacle};
+pub use open_device::OpenDeviceError;
 pub use page_size::{PageSize, PageSizes};
 pub use pin::PinError;
 pub use plan::{FaultPlan, FaultPlanError, Point};
@@ -179,7 +192,7 @@ pub use range::{AddrRange, IovaRange, RangeError, VaddrRange};
 pub use reserved::{MergeRule, RegionKind, RegionList, ReservedRegion};
 pub use type1::{NoType1, Type1Version};
 pub use unmap::{UnmapDma, UnmapError};
-pub use vfio::{DEFAULT_DMA_ENTRY_LIMIT, HostError, Vfio};
+pub use vfio::{DEFAULT_DMA_ENTRY_LIMIT, HostError, NoIommufd, Vfio};
 pub use watch::{Finding, Findings, LiveMappings, MAX_FINDINGS, Mistake};
 
 /// The code in the README is compiled and run.

@@ -11,6 +11,7 @@ use crate::addr::Iova;
 use crate::domain::IommuDriver;
 use crate::host::{Group, GroupId};
 use crate::iova_list::is_excluded;
+use crate::mapping_table::MappingTable;
 use crate::page_size::PageSize;
 use crate::range::IovaRange;
 use crate::reserved::ReservedRegion;
@@ -153,48 +154,56 @@ impl Type1 {
 
     /// The valid, free, aligned range of the size of `wanted` that starts nearest to it.
     pub(crate) fn nearest_free(&self, wanted: &IovaRange) -> Option<IovaRange> {
-        let page = self.page();
-        let valid = self.mappable();
-        let split = valid.partition_point(|range| range.last() < wanted.first());
-        let above = valid[split..].iter().find_map(|range| self.lowest_fit(range, wanted, page));
-        // A valid range may lie on both sides of the wanted start.
-        let below = valid[..(split + 1).min(valid.len())]
-            .iter()
-            .rev()
-            .find_map(|range| self.highest_fit(range, wanted, page));
-        let distance = |fit: &IovaRange| fit.first().0.abs_diff(wanted.first().0);
-        [below, above].into_iter().flatten().min_by_key(distance)
+        nearest_free(&self.mappings, &self.mappable(), wanted, self.page())
     }
+}
 
-    /// The lowest place in `valid` at or above the wanted start.
-    fn lowest_fit(
-        &self,
-        valid: &IovaRange,
-        wanted: &IovaRange,
-        page: PageSize,
-    ) -> Option<IovaRange> {
-        let from = valid.first().max(wanted.first());
-        self.mappings.gaps_up(from, valid.last()).find_map(|gap| {
-            let first = gap.first().0.checked_next_multiple_of(page.bytes())?;
-            let last = first.checked_add(wanted.span())?;
-            let fit = IovaRange::new(Iova(first), Iova(last))?;
-            gap.contains_range(&fit).then_some(fit)
-        })
-    }
+/// The free, aligned range in `valid`, which ascends, of the size of `wanted` that starts nearest to it.
+pub(crate) fn nearest_free(
+    mappings: &MappingTable,
+    valid: &[IovaRange],
+    wanted: &IovaRange,
+    page: PageSize,
+) -> Option<IovaRange> {
+    let split = valid.partition_point(|range| range.last() < wanted.first());
+    let above = valid[split..].iter().find_map(|range| lowest_fit(mappings, range, wanted, page));
+    // A valid range may lie on both sides of the wanted start.
+    let below = valid[..(split + 1).min(valid.len())]
+        .iter()
+        .rev()
+        .find_map(|range| highest_fit(mappings, range, wanted, page));
+    let distance = |fit: &IovaRange| fit.first().0.abs_diff(wanted.first().0);
+    [below, above].into_iter().flatten().min_by_key(distance)
+}
 
-    /// The highest place in `valid` that ends below the wanted end.
-    fn highest_fit(
-        &self,
-        valid: &IovaRange,
-        wanted: &IovaRange,
-        page: PageSize,
-    ) -> Option<IovaRange> {
-        let from = valid.last().min(wanted.last());
-        self.mappings.gaps_down(from, valid.first()).find_map(|gap| {
-            let first = gap.last().0.checked_sub(wanted.span())?;
-            let first = first & !(page.bytes() - 1);
-            let fit = IovaRange::new(Iova(first), Iova(first + wanted.span()))?;
-            gap.contains_range(&fit).then_some(fit)
-        })
-    }
+/// The lowest place in `valid` at or above the wanted start.
+fn lowest_fit(
+    mappings: &MappingTable,
+    valid: &IovaRange,
+    wanted: &IovaRange,
+    page: PageSize,
+) -> Option<IovaRange> {
+    let from = valid.first().max(wanted.first());
+    mappings.gaps_up(from, valid.last()).find_map(|gap| {
+        let first = gap.first().0.checked_next_multiple_of(page.bytes())?;
+        let last = first.checked_add(wanted.span())?;
+        let fit = IovaRange::new(Iova(first), Iova(last))?;
+        gap.contains_range(&fit).then_some(fit)
+    })
+}
+
+/// The highest place in `valid` that ends below the wanted end.
+fn highest_fit(
+    mappings: &MappingTable,
+    valid: &IovaRange,
+    wanted: &IovaRange,
+    page: PageSize,
+) -> Option<IovaRange> {
+    let from = valid.last().min(wanted.last());
+    mappings.gaps_down(from, valid.first()).find_map(|gap| {
+        let first = gap.last().0.checked_sub(wanted.span())?;
+        let first = first & !(page.bytes() - 1);
+        let fit = IovaRange::new(Iova(first), Iova(first + wanted.span()))?;
+        gap.contains_range(&fit).then_some(fit)
+    })
 }

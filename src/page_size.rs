@@ -12,6 +12,8 @@ pub struct PageSize {
 impl PageSize {
     /// 4 KiB, the CPU page of x86 and of most arm64 kernels.
     pub const P4K: Self = Self { shift: 12 };
+    /// One byte: an address space of iommufd that nothing aligns.
+    pub(crate) const BYTE: Self = Self { shift: 0 };
     /// 16 KiB.
     pub const P16K: Self = Self { shift: 14 };
     /// 64 KiB.

@@ -18,10 +18,20 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub struct Process {
     memory: Arc<dyn Memory>,
     locked: AtomicU64,
+    user_locked: AtomicU64,
     memlock: AtomicU64,
     ipc_lock: AtomicBool,
     sys_rawio: AtomicBool,
     alive: AtomicBool,
+}
+
+/// Where iommufd counts the pages it pins (spec 9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Account {
+    /// At the process (`VmLck`), as type1 does.
+    Process,
+    /// At the user that runs it.
+    User,
 }
 
 /// A charge that the locked-memory limit does not allow.
@@ -45,6 +55,7 @@ impl Process {
         Arc::new(Self {
             memory,
             locked: AtomicU64::new(0),
+            user_locked: AtomicU64::new(0),
             memlock: AtomicU64::new(u64::MAX),
             ipc_lock: AtomicBool::new(true),
             sys_rawio: AtomicBool::new(true),
@@ -104,6 +115,11 @@ impl Process {
         });
     }
 
+    /// Pages that iommufd has charged to its user. Each process is the only one of its user here.
+    pub fn user_locked_pages(&self) -> u64 {
+        self.user_locked.load(Ordering::Relaxed)
+    }
+
     /// Ends the process. Its mappings live on in their containers, but can no longer be pinned or
     /// written through, and nobody is credited when they go (spec 2.7, 5.3).
     pub fn exit(&self) {
@@ -128,6 +144,40 @@ impl Process {
             return Ok(());
         }
         Err(OverMemlock { locked, wanted, limit })
+    }
+
+    /// Charges pages that iommufd has pinned, with the limit looked at.
+    pub(crate) fn charge(
+        &self,
+        account: Account,
+        pages: u64,
+        page: PageSize,
+    ) -> Result<(), OverMemlock> {
+        let locked = self.account(account).load(Ordering::Relaxed);
+        let limit = self.memlock.load(Ordering::Relaxed) >> page.shift();
+        if pages != 0 && locked.saturating_add(pages) > limit {
+            return Err(OverMemlock { locked, wanted: pages, limit });
+        }
+        self.account(account).fetch_add(pages, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes pages off the account that [`Self::charge`] put them on, if there still is one.
+    pub(crate) fn discharge(&self, account: Account, pages: u64) {
+        if account == Account::Process && !self.is_alive() {
+            return;
+        }
+        let _ =
+            self.account(account).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |locked| {
+                Some(locked.saturating_sub(pages))
+            });
+    }
+
+    fn account(&self, account: Account) -> &AtomicU64 {
+        match account {
+            Account::Process => &self.locked,
+            Account::User => &self.user_locked,
+        }
     }
 
     /// Takes a mapping's pages off the account, if there still is one.

@@ -8,9 +8,9 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use crate::addr::Iova;
-use crate::bus::Found;
-use crate::callback::{Callbacks, UnmapCallback};
-use crate::claim::{AddGroupError, check_claim};
+use crate::bus::{Found, Translator};
+use crate::callback::{Callbacks, Pins, UnmapCallback};
+use crate::claim::{AddGroupError, Claim};
 use crate::dma::Miss;
 use crate::ending::Ending;
 use crate::fault::{Refusal, RemovedBy};
@@ -37,6 +37,8 @@ pub(crate) struct Core {
 pub(crate) struct State {
     /// In the order in which they were added.
     pub(crate) groups: Vec<Arc<Group>>,
+    /// Their DMA, each claimed once.
+    claims: Vec<Claim>,
     /// Groups that were here, and whose devices may still be at it.
     leaving: Vec<Arc<Group>>,
     pub(crate) driver: Driver,
@@ -119,6 +121,7 @@ impl Core {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let state = State {
             groups: Vec::new(),
+            claims: Vec::new(),
             leaving: Vec::new(),
             driver: Driver::None,
             callbacks: Callbacks::default(),
@@ -179,6 +182,11 @@ impl Core {
         used || self.shared.watch.is_on()
     }
 
+    /// As whom it claims groups.
+    fn owner(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     /// Takes a group in: claims its DMA, and attaches it if there is a driver (spec 2.4 step 5).
     pub(crate) fn add(&self, group: &Arc<Group>, caller: &Process) -> Result<(), AddGroupError> {
         let mut state = self.lock();
@@ -186,41 +194,16 @@ impl Core {
         if state.kind().is_some_and(|kind| kind != Kind::of(group)) {
             return Err(AddGroupError::MixedKinds);
         }
-        check_claim(group, self.shared.kernel.behaviours())?;
+        let claim = Claim::take(group, self.owner(), self.shared.kernel.behaviours())?;
         if let Driver::Type1(type1) = &mut state.driver {
             type1
                 .attach(group, caller, self.shared.allow_unsafe_interrupts())
                 .map_err(|error| AddGroupError::Attach { group: group.id, error })?;
         }
+        state.claims.push(claim);
         state.groups.push(Arc::clone(group));
         state.connect(group);
         Ok(())
-    }
-
-    /// What `iova` means to the devices of a group, or why nothing.
-    pub(crate) fn translation(&self, group: &Group, iova: Iova) -> Result<Found, Miss> {
-        let mut state = self.lock();
-        let type1 = state.type1().map_err(|_| Miss::NotAttached)?;
-        if !type1.iommu_groups().any(|attached| attached.id == group.id) {
-            return Err(Miss::NotAttached);
-        }
-        let found = type1.mappings.entry(iova).filter(|entry| entry.attributes.iommu_mapped());
-        match found {
-            Some(translation) => {
-                let owner = Arc::clone(type1.mappings.owner(translation.attributes.owner()));
-                Ok(Found { translation, owner, generation: group.bus.generation() })
-            }
-            None => Err(state.history.why_unmapped(iova)),
-        }
-    }
-
-    /// The newest refusal, if any, to map other memory in `part` of a mapping, and where.
-    pub(crate) fn refusal_of_other_memory(
-        &self,
-        part: &IovaRange,
-        mapping: &Translation,
-    ) -> Option<(Iova, Refusal)> {
-        self.lock().history.refusal_of_other_memory(part, mapping.vaddr_of(part.first()))
     }
 
     /// Lets a group go; with the last one goes the driver. When it returns, the group's devices access
@@ -231,6 +214,7 @@ impl Core {
         state.history.count_call();
         group.bus.attach(None);
         state.groups.retain(|member| member.id != group.id);
+        state.claims.retain(|claim| claim.group() != group.id);
         if state.groups.is_empty() && self.shared.watch.is_on() {
             state.report_lost(group.id, &self.shared.watch);
         }
@@ -262,6 +246,39 @@ impl Core {
         let callback = self.lock().callbacks.take(number);
         // The lock is free again: what the callback owns may come back here.
         drop(callback);
+    }
+}
+
+impl Translator for Core {
+    fn translation(&self, group: &Group, iova: Iova) -> Result<Found, Miss> {
+        let mut state = self.lock();
+        let type1 = state.type1().map_err(|_| Miss::NotAttached)?;
+        if !type1.iommu_groups().any(|attached| attached.id == group.id) {
+            return Err(Miss::NotAttached);
+        }
+        let found = type1.mappings.entry(iova).filter(|entry| entry.attributes.iommu_mapped());
+        match found {
+            Some(translation) => {
+                let owner = Arc::clone(type1.mappings.owner(translation.attributes.owner()));
+                Ok(Found { translation, owner, generation: group.bus.generation() })
+            }
+            None => Err(state.history.why_unmapped(iova)),
+        }
+    }
+
+    fn refusal_of_other_memory(
+        &self,
+        part: &IovaRange,
+        mapping: &Translation,
+    ) -> Option<(Iova, Refusal)> {
+        self.lock().history.refusal_of_other_memory(part, mapping.vaddr_of(part.first()))
+    }
+}
+
+impl Pins for Core {
+    fn unpin_range(&self, iova: &IovaRange) {
+        // Without a driver there are no mappings and so no pins.
+        let _ = self.with_type1(|type1| type1.unpin_range(iova));
     }
 }
 

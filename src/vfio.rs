@@ -7,12 +7,15 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
+use crate::cdev::{OpenCdev, OpenCdevError};
 use crate::container::Container;
 use crate::dma::BusMaster;
+use crate::errno::Errno;
 use crate::fault::{FaultLog, Faults};
 use crate::group::{OpenGroup, OpenGroupError};
 use crate::host::{Binding, Group, GroupDescription, GroupId};
 use crate::inject::{Injected, Injector};
+use crate::iommufd::Iommufd;
 use crate::kernel::Kernel;
 use crate::page_size::PageSize;
 use crate::page_table::PageTables;
@@ -37,8 +40,9 @@ pub(crate) struct Shared {
     pub(crate) kernel: Kernel,
     pub(crate) cpu_page: PageSize,
     groups: BTreeMap<GroupId, Arc<Group>>,
-    open: Mutex<BTreeSet<GroupId>>,
+    open: Mutex<OpenFiles>,
     allow_unsafe_interrupts: AtomicBool,
+    iommufd_unsafe_interrupts: AtomicBool,
     noiommu: AtomicBool,
     dma_entry_limit: AtomicU32,
     pub(crate) faults: FaultLog,
@@ -46,6 +50,14 @@ pub(crate) struct Shared {
     pub(crate) injector: Arc<Injector>,
     /// The page tables of the containers, by which devices translate.
     pub(crate) page_tables: Arc<PageTables>,
+}
+
+/// Which groups are open, and of which a device is bound by its own node: never both.
+#[derive(Default)]
+struct OpenFiles {
+    groups: BTreeSet<GroupId>,
+    /// How many devices of a group.
+    by_node: BTreeMap<GroupId, u32>,
 }
 
 /// A host that cannot be.
@@ -71,6 +83,23 @@ pub enum HostError {
         /// The number.
         group: GroupId,
     },
+}
+
+/// The kernel has no `/dev/iommu`. ENOENT.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "kernel {kernel} has no /dev/iommu; iommufd came with 6.2, so try a newer one or a container"
+)]
+pub struct NoIommufd {
+    /// The kernel.
+    pub kernel: Kernel,
+}
+
+impl NoIommufd {
+    /// What opening it answers.
+    pub fn errno(&self) -> Errno {
+        Errno::ENOENT
+    }
 }
 
 impl Vfio {
@@ -112,6 +141,7 @@ impl Vfio {
             groups: by_id,
             open: Mutex::default(),
             allow_unsafe_interrupts: AtomicBool::new(false),
+            iommufd_unsafe_interrupts: AtomicBool::new(false),
             noiommu: AtomicBool::new(false),
             dma_entry_limit: AtomicU32::new(DEFAULT_DMA_ENTRY_LIMIT),
             faults: FaultLog::default(),
@@ -132,6 +162,12 @@ impl Vfio {
         self.shared.allow_unsafe_interrupts.store(allow, Ordering::Relaxed);
     }
 
+    /// Sets `iommufd.allow_unsafe_interrupts`: devices without isolated MSIs may be bound to an iommufd. It is
+    /// another parameter than type1's.
+    pub fn set_iommufd_unsafe_interrupts(&self, allow: bool) {
+        self.shared.iommufd_unsafe_interrupts.store(allow, Ordering::Relaxed);
+    }
+
     /// Sets `vfio_iommu_type1.dma_entry_limit`, for containers that get their driver afterwards.
     pub fn set_dma_entry_limit(&self, mappings: u32) {
         self.shared.dma_entry_limit.store(mappings, Ordering::Relaxed);
@@ -145,6 +181,15 @@ impl Vfio {
     /// Opens `/dev/vfio/vfio`: a fresh, empty container.
     pub fn open_container(&self) -> Container {
         Container::new(Arc::clone(&self.shared))
+    }
+
+    /// Opens `/dev/iommu` (from 6.2).
+    pub fn open_iommu(&self) -> Result<Iommufd, NoIommufd> {
+        let kernel = self.shared.kernel;
+        match kernel.behaviours().last_iommufd_command {
+            Some(_) => Ok(Iommufd::new(Arc::clone(&self.shared))),
+            None => Err(NoIommufd { kernel }),
+        }
     }
 
     /// Opens `/dev/vfio/<group>`.
@@ -164,10 +209,21 @@ impl Vfio {
         if known.is_noiommu() && !caller.cap_sys_rawio() {
             return Err(OpenGroupError::NeedsRawIo { group });
         }
-        if !self.shared.open_groups().insert(group) {
+        let mut open = self.shared.open_files();
+        if open.by_node.contains_key(&group) {
+            return Err(OpenGroupError::OpenByNode { group });
+        }
+        if !open.groups.insert(group) {
             return Err(OpenGroupError::AlreadyOpen { group });
         }
+        drop(open);
         Ok(OpenGroup::new(Arc::clone(&self.shared), Arc::clone(known)))
+    }
+
+    /// Opens a device by its own node, `/dev/vfio/devices/vfioN` (from 6.6).
+    pub fn open_cdev(&self, device: &str) -> Result<OpenCdev, OpenCdevError> {
+        let group = self.shared.groups.values().find(|group| group.has_device(device));
+        OpenCdev::open(&self.shared, group, device)
     }
 
     /// A device's end of the bus, by which a simulated device does DMA; `None` for an unknown device.
@@ -237,6 +293,10 @@ impl Shared {
         self.allow_unsafe_interrupts.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn iommufd_unsafe_interrupts(&self) -> bool {
+        self.iommufd_unsafe_interrupts.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn noiommu_enabled(&self) -> bool {
         self.noiommu.load(Ordering::Relaxed)
     }
@@ -246,10 +306,31 @@ impl Shared {
     }
 
     pub(crate) fn mark_closed(&self, group: GroupId) {
-        self.open_groups().remove(&group);
+        self.open_files().groups.remove(&group);
     }
 
-    fn open_groups(&self) -> MutexGuard<'_, BTreeSet<GroupId>> {
+    /// Keeps a group from being opened, once more. Whether that can be: it is not open.
+    pub(crate) fn block(&self, group: GroupId) -> bool {
+        let mut open = self.open_files();
+        let free = !open.groups.contains(&group);
+        if free {
+            *open.by_node.entry(group).or_default() += 1;
+        }
+        free
+    }
+
+    /// Undoes [`Self::block`].
+    pub(crate) fn unblock(&self, group: GroupId) {
+        let by_node = &mut self.open_files().by_node;
+        if let Some(count) = by_node.get_mut(&group) {
+            *count -= 1;
+            if *count == 0 {
+                by_node.remove(&group);
+            }
+        }
+    }
+
+    fn open_files(&self) -> MutexGuard<'_, OpenFiles> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

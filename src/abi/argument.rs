@@ -36,6 +36,12 @@ impl ArgumentError {
 #[derive(Clone, Debug)]
 pub struct Bytes<const N: usize>([u8; N]);
 
+impl<const N: usize> From<[u8; N]> for Bytes<N> {
+    fn from(bytes: [u8; N]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl<const N: usize> Bytes<N> {
     /// An answer that owes nothing to the request.
     pub fn zeroed() -> Self {
@@ -70,6 +76,12 @@ impl<const N: usize> Bytes<N> {
         self.u32_at(0)
     }
 
+    pub(super) fn u16_at(&self, offset: usize) -> u16 {
+        let mut bytes = [0; 2];
+        bytes.copy_from_slice(&self.0[offset..offset + 2]);
+        u16::from_le_bytes(bytes)
+    }
+
     /// The integer of 32 bits at `offset`.
     pub fn u32_at(&self, offset: usize) -> u32 {
         let mut bytes = [0; 4];
@@ -92,6 +104,10 @@ impl<const N: usize> Bytes<N> {
     /// Sets the integer of 64 bits at `offset`.
     pub fn set_u64(&mut self, offset: usize, value: u64) {
         self.0[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+    }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        &self.0
     }
 
     /// Writes the bytes back to where the structure starts.

@@ -26,7 +26,7 @@ pub enum ContainerIoctlError {
     #[error(transparent)]
     NoType1(#[from] NoType1),
     /// The command is none of type1's. ENOTTY.
-    #[error("this kernel's type1 knows no command {command:#x}{}", known_as(*.command))]
+    #[error("this kernel's type1 knows no command {command:#x}{}", command::in_brackets(*.command))]
     UnknownCommand {
         /// The command given.
         command: u32,
@@ -57,11 +57,6 @@ pub enum ContainerIoctlError {
     /// DIRTY_PAGES was refused.
     #[error(transparent)]
     Dirty(#[from] DirtyError),
-}
-
-/// ` (NAME)` for a command that has one.
-fn known_as(command: u32) -> String {
-    command::name(command).map(|name| format!(" ({name})")).unwrap_or_default()
 }
 
 impl ContainerIoctlError {

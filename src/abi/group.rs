@@ -5,8 +5,9 @@ use super::argument::{ArgumentError, Bytes, behind};
 use super::layout::{command, group_status};
 use crate::device::OpenDevice;
 use crate::errno::Errno;
-use crate::group::{FdTarget, OpenDeviceError, OpenGroup, SetContainerError, UnsetContainerError};
+use crate::group::{FdTarget, OpenGroup, SetContainerError, UnsetContainerError};
 use crate::memory::Memory;
+use crate::open_device::OpenDeviceError;
 use crate::process::Process;
 
 /// What a group's ioctl returns when it succeeds.

@@ -12,7 +12,7 @@ use crate::unmap::UnmapDma;
 
 /// The ioctl commands, all of the form `_IO(';', 100 + n)`.
 pub mod command {
-    use super::io;
+    use super::{io, iommufd};
 
     /// `VFIO_GET_API_VERSION` (container).
     pub const GET_API_VERSION: u32 = io(0);
@@ -37,7 +37,32 @@ pub mod command {
     /// `VFIO_IOMMU_DIRTY_PAGES` (container).
     pub const IOMMU_DIRTY_PAGES: u32 = io(17);
 
-    /// The command's name as in `vfio.h`, for messages.
+    /// `VFIO_DEVICE_BIND_IOMMUFD` (a device opened by its own node).
+    pub const DEVICE_BIND_IOMMUFD: u32 = io(18);
+    /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT` (a device opened by its own node).
+    pub const DEVICE_ATTACH_IOMMUFD_PT: u32 = io(19);
+    /// `VFIO_DEVICE_DETACH_IOMMUFD_PT` (a device opened by its own node).
+    pub const DEVICE_DETACH_IOMMUFD_PT: u32 = io(20);
+    /// `IOMMU_DESTROY`, the first of the commands of an iommufd.
+    pub const IOMMU_DESTROY: u32 = iommufd(0);
+    /// `IOMMU_IOAS_ALLOC` (iommufd).
+    pub const IOAS_ALLOC: u32 = iommufd(1);
+    /// `IOMMU_IOAS_ALLOW_IOVAS` (iommufd).
+    pub const IOAS_ALLOW_IOVAS: u32 = iommufd(2);
+    /// `IOMMU_IOAS_COPY` (iommufd).
+    pub const IOAS_COPY: u32 = iommufd(3);
+    /// `IOMMU_IOAS_IOVA_RANGES` (iommufd).
+    pub const IOAS_IOVA_RANGES: u32 = iommufd(4);
+    /// `IOMMU_IOAS_MAP` (iommufd).
+    pub const IOAS_MAP: u32 = iommufd(5);
+    /// `IOMMU_IOAS_UNMAP` (iommufd).
+    pub const IOAS_UNMAP: u32 = iommufd(6);
+    /// `IOMMU_OPTION` (iommufd).
+    pub const IOMMU_OPTION: u32 = iommufd(7);
+    /// `IOMMU_VFIO_IOAS` (iommufd).
+    pub const IOMMU_VFIO_IOAS: u32 = iommufd(8);
+
+    /// The command's name as in `vfio.h` and `iommufd.h`, for messages.
     pub fn name(command: u32) -> Option<&'static str> {
         Some(match command {
             GET_API_VERSION => "VFIO_GET_API_VERSION",
@@ -51,13 +76,34 @@ pub mod command {
             IOMMU_MAP_DMA => "VFIO_IOMMU_MAP_DMA",
             IOMMU_UNMAP_DMA => "VFIO_IOMMU_UNMAP_DMA",
             IOMMU_DIRTY_PAGES => "VFIO_IOMMU_DIRTY_PAGES",
+            DEVICE_BIND_IOMMUFD => "VFIO_DEVICE_BIND_IOMMUFD",
+            DEVICE_ATTACH_IOMMUFD_PT => "VFIO_DEVICE_ATTACH_IOMMUFD_PT",
+            DEVICE_DETACH_IOMMUFD_PT => "VFIO_DEVICE_DETACH_IOMMUFD_PT",
+            IOMMU_DESTROY => "IOMMU_DESTROY",
+            IOAS_ALLOC => "IOMMU_IOAS_ALLOC",
+            IOAS_ALLOW_IOVAS => "IOMMU_IOAS_ALLOW_IOVAS",
+            IOAS_COPY => "IOMMU_IOAS_COPY",
+            IOAS_IOVA_RANGES => "IOMMU_IOAS_IOVA_RANGES",
+            IOAS_MAP => "IOMMU_IOAS_MAP",
+            IOAS_UNMAP => "IOMMU_IOAS_UNMAP",
+            IOMMU_OPTION => "IOMMU_OPTION",
+            IOMMU_VFIO_IOAS => "IOMMU_VFIO_IOAS",
             _ => return None,
         })
+    }
+
+    /// ` (NAME)` for a command that has one.
+    pub(in crate::abi) fn in_brackets(command: u32) -> String {
+        name(command).map(|name| format!(" ({name})")).unwrap_or_default()
     }
 }
 
 const fn io(number: u32) -> u32 {
     (uapi::VFIO_TYPE as u32) << 8 | (uapi::VFIO_BASE + number)
+}
+
+const fn iommufd(number: u32) -> u32 {
+    (uapi::VFIO_TYPE as u32) << 8 | (0x80 + number)
 }
 
 /// `struct vfio_group_status`.
@@ -120,6 +166,23 @@ pub(super) mod dirty_bitmap_get {
     pub(crate) const BITMAP: usize = 16;
 }
 
+/// `struct vfio_device_bind_iommufd`, without the token at its end.
+pub(super) mod bind_iommufd {
+    pub(crate) const SIZE: usize = 16;
+    pub(crate) const FLAGS: usize = 4;
+    pub(crate) const IOMMUFD: usize = 8;
+    pub(crate) const DEVICE: usize = 12;
+}
+
+/// `struct vfio_device_attach_iommufd_pt`, without the PASID at its end; `..._detach_...` ends before the
+/// object.
+pub(super) mod attach_iommufd {
+    pub(crate) const SIZE: usize = 12;
+    pub(crate) const SIZE_TO_DETACH: usize = 8;
+    pub(crate) const FLAGS: usize = 4;
+    pub(crate) const OBJECT: usize = 8;
+}
+
 /// `struct vfio_info_cap_header` and the capabilities that begin with it.
 pub(super) mod capability {
     pub(crate) const HEADER: usize = 8;
@@ -177,6 +240,14 @@ const _: () = {
     assert!(size_of::<uapi::vfio_iommu_type1_dirty_bitmap_get>() == dirty_bitmap_get::SIZE);
     same_offsets!(vfio_iommu_type1_dirty_bitmap_get: iova = dirty_bitmap_get::IOVA,
         size = dirty_bitmap_get::LENGTH, bitmap = dirty_bitmap_get::BITMAP);
+
+    same_offsets!(vfio_device_bind_iommufd: argsz = 0, flags = bind_iommufd::FLAGS,
+        iommufd = bind_iommufd::IOMMUFD, out_devid = bind_iommufd::DEVICE,
+        token_uuid_ptr = bind_iommufd::SIZE);
+    same_offsets!(vfio_device_attach_iommufd_pt: argsz = 0, flags = attach_iommufd::FLAGS,
+        pt_id = attach_iommufd::OBJECT, pasid = attach_iommufd::SIZE);
+    same_offsets!(vfio_device_detach_iommufd_pt: argsz = 0, flags = attach_iommufd::FLAGS,
+        pasid = attach_iommufd::SIZE_TO_DETACH);
 
     assert!(size_of::<uapi::vfio_info_cap_header>() == capability::HEADER);
     same_offsets!(vfio_info_cap_header: id = 0, version = 2, next = capability::NEXT);

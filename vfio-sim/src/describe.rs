@@ -31,6 +31,7 @@ pub(crate) fn answer_in_words(answer: Answer, bytes: &[u8], other: &[u8], text: 
 pub(crate) fn call_in_words(trace: &Trace, call: &Call) -> String {
     match call {
         Call::OpenContainer(file) => format!("open container {}", trace.file(*file)),
+        Call::OpenIommufd(file) => format!("open iommufd {}", trace.file(*file)),
         Call::OpenGroup(file, device) => {
             format!("open group of {} as {}", trace.text(*device), trace.file(*file))
         }

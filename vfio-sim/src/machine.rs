@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use vfio_type1::abi::GroupReply;
 use vfio_type1::{
-    Container, Errno, FdTarget, GroupId, Memory as _, ModelMemory, OpenDevice, OpenGroup, Process,
-    Vaddr, VaddrRange, Vfio,
+    Container, Errno, FdTarget, GroupId, Iommufd, Memory as _, ModelMemory, OpenDevice, OpenGroup,
+    Process, Vaddr, VaddrRange, Vfio,
 };
 
 use crate::trace::{ARGUMENT_END, Call, FileIndex, MAX_ARGUMENT, TextRef, Trace};
@@ -18,14 +18,15 @@ pub(crate) struct Machine<'a> {
     vfio: Vfio,
     memory: Arc<ModelMemory>,
     process: Arc<Process>,
-    files: Vec<File>,
+    /// By name. A name that is opened again stands for the newest file of it that is open.
+    files: Vec<Vec<File>>,
     /// The ioctl argument after the last call, or what was read.
     pub(crate) after: Vec<u8>,
 }
 
 enum File {
-    Closed,
     Container(Container),
+    Iommufd(Iommufd),
     Group(OpenGroup),
     Device(#[expect(dead_code, reason = "open for as long as it is held")] OpenDevice),
 }
@@ -56,7 +57,7 @@ impl<'a> Machine<'a> {
             let _ = memory.add(range, true);
         }
         let process = Process::new(Arc::clone(&memory) as Arc<_>);
-        let files = trace.files.iter().map(|_| File::Closed).collect();
+        let files = trace.files.iter().map(|_| Vec::new()).collect();
         Self { trace, vfio, memory, process, files, after: Vec::new() }
     }
 
@@ -65,8 +66,12 @@ impl<'a> Machine<'a> {
         self.after.clear();
         match call {
             Call::OpenContainer(file) => {
-                self.files[*file] = File::Container(self.vfio.open_container());
-                Ok(0)
+                Ok(self.opened(*file, File::Container(self.vfio.open_container())))
+            }
+            Call::OpenIommufd(file) => {
+                let opened = self.vfio.open_iommu();
+                let iommufd = opened.map_err(|error| Refused::new(error.errno(), error))?;
+                Ok(self.opened(*file, File::Iommufd(iommufd)))
             }
             Call::OpenGroup(file, device) => self.open_group(*file, *device),
             Call::OpenDevice(file, group, name) => self.open_device(*file, *group, *name),
@@ -103,9 +108,11 @@ impl<'a> Machine<'a> {
 
     /// The containers that are open, by their files.
     pub(crate) fn containers(&self) -> impl Iterator<Item = (FileIndex, &Container)> {
-        self.files.iter().enumerate().filter_map(|(index, file)| match file {
+        let open = self.files.iter().enumerate();
+        let open = open.flat_map(|(index, files)| files.iter().map(move |file| (index, file)));
+        open.filter_map(|(index, file)| match file {
             File::Container(container) => Some((index, container)),
-            File::Closed | File::Group(_) | File::Device(_) => None,
+            _ => None,
         })
     }
 
@@ -118,33 +125,43 @@ impl<'a> Machine<'a> {
         Ok(0)
     }
 
+    fn opened(&mut self, name: FileIndex, file: File) -> i64 {
+        self.files[name].push(file);
+        0
+    }
+
+    fn file(&self, name: FileIndex) -> Option<&File> {
+        self.files[name].last()
+    }
+
     fn open_group(&mut self, file: FileIndex, device: TextRef) -> CallResult {
         let name = self.trace.text(device);
         let name = name.strip_prefix("noiommu:").unwrap_or(name);
         // Of a device without a group there is no node to open.
         let group = self.vfio.group_of(name).unwrap_or(GroupId::Numbered(u32::MAX));
         let opened = self.vfio.open_group(group, &self.process);
-        self.files[file] = File::Group(opened.map_err(|e| Refused::new(e.errno(), e))?);
-        Ok(0)
+        let opened = opened.map_err(|error| Refused::new(error.errno(), error))?;
+        Ok(self.opened(file, File::Group(opened)))
     }
 
     fn open_device(&mut self, file: FileIndex, group: FileIndex, name: TextRef) -> CallResult {
-        let File::Group(group) = &self.files[group] else {
+        let Some(File::Group(group)) = self.file(group) else {
             return Err(bad_fd());
         };
         let opened = group.open_device(self.trace.text(name), &self.process);
-        self.files[file] = File::Device(opened.map_err(|e| Refused::new(e.errno(), e))?);
-        Ok(0)
+        let opened = opened.map_err(|error| Refused::new(error.errno(), error))?;
+        Ok(self.opened(file, File::Device(opened)))
     }
 
     fn set_container(&self, group: FileIndex, container: FileIndex) -> CallResult {
-        let File::Group(group) = &self.files[group] else {
+        let Some(File::Group(group)) = self.file(group) else {
             return Err(bad_fd());
         };
-        let target = match &self.files[container] {
-            File::Container(container) => FdTarget::Container(container.clone()),
-            File::Closed => FdTarget::Closed,
-            File::Group(_) | File::Device(_) => FdTarget::Other,
+        let target = match self.file(container) {
+            Some(File::Container(container)) => FdTarget::Container(container.clone()),
+            Some(File::Iommufd(iommufd)) => FdTarget::Iommufd(iommufd.clone()),
+            Some(File::Group(_) | File::Device(_)) => FdTarget::Other,
+            None => FdTarget::Closed,
         };
         group
             .set_container_fd(i32::try_from(container).unwrap_or(0), target, &self.process)
@@ -165,19 +182,25 @@ impl<'a> Machine<'a> {
     }
 
     fn ioctl_value(&self, file: FileIndex, command: u32, arg: u64) -> CallResult {
-        match &self.files[file] {
-            File::Container(container) => container
+        match self.file(file) {
+            Some(File::Container(container)) => container
                 .ioctl(&self.process, command, arg)
                 .map(i64::from)
                 .map_err(|error| Refused::new(error.errno(), error)),
-            File::Group(group) => group
+            Some(File::Iommufd(iommufd)) => iommufd
+                .ioctl(&self.process, command, arg)
+                .map(i64::from)
+                .map_err(|error| Refused::new(error.errno(), error)),
+            Some(File::Group(group)) => group
                 .ioctl(&self.process, command, arg, |_| FdTarget::Closed)
                 .map(|reply| match reply {
                     GroupReply::Done | GroupReply::Device(_) => 0,
                 })
                 .map_err(|error| Refused::new(error.errno(), error)),
-            File::Device(_) => Err(Refused::new(Errno::ENOTTY, "devices have no ioctls here")),
-            File::Closed => Err(bad_fd()),
+            Some(File::Device(_)) => {
+                Err(Refused::new(Errno::ENOTTY, "devices have no ioctls here"))
+            }
+            None => Err(bad_fd()),
         }
     }
 
@@ -190,11 +213,7 @@ impl<'a> Machine<'a> {
     }
 
     fn close(&mut self, file: FileIndex) -> CallResult {
-        if matches!(self.files[file], File::Closed) {
-            return Err(bad_fd());
-        }
-        self.files[file] = File::Closed;
-        Ok(0)
+        self.files[file].pop().map(|_| 0).ok_or_else(bad_fd)
     }
 }
 

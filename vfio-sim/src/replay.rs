@@ -62,7 +62,7 @@ fn denied_isolation(trace: &Trace, outcome: &Outcome) -> Option<usize> {
     let first = outcome.differences.first().filter(|_| claims)?;
     let recorded = trace.calls.iter().find(|recorded| recorded.line == first.line)?;
     let attaches = match recorded.call {
-        Call::SetContainer(..) => true,
+        Call::SetContainer(..) | Call::OpenDevice(..) => true,
         // The drivers have refusals of their own for nested domains.
         Call::IoctlValue(_, command::SET_IOMMU, kind) => kind != extension::NESTING,
         _ => false,

@@ -15,6 +15,9 @@ const GROUPS: &str = "/sys/kernel/iommu_groups";
 /// The file of containers.
 pub(super) const CONTAINER: &str = "/dev/vfio/vfio";
 
+/// The iommufd's file.
+pub(super) const IOMMUFD: &str = "/dev/iommu";
+
 /// What was there when the recorder started.
 #[derive(Debug)]
 pub(super) struct LocalMachine {

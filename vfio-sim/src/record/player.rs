@@ -13,7 +13,7 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use vfio_type1::abi::command;
 use vfio_type1::{Vaddr, VaddrRange};
 
-use super::local::{CONTAINER, LocalMachine};
+use super::local::{CONTAINER, IOMMUFD, LocalMachine};
 use super::raw::{Mapping, ioctl, ioctl_opening};
 use super::{Played, Player, RecordError};
 use crate::trace::{ARGUMENT_END, Call, FileIndex, MAX_ARGUMENT, TextRef, Trace};
@@ -27,7 +27,8 @@ pub(super) struct LocalPlayer<'a> {
     memory: Vec<Mapping>,
     /// Ends where the next page is not mapped.
     argument: Mapping,
-    files: Vec<Option<OwnedFd>>,
+    /// By name. A name that is opened again stands for the newest file of it that is open.
+    files: Vec<Vec<OwnedFd>>,
 }
 
 impl<'a> LocalPlayer<'a> {
@@ -41,21 +42,22 @@ impl<'a> LocalPlayer<'a> {
         let size = MAX_ARGUMENT as u64;
         let range = VaddrRange::from_size(Vaddr(ARGUMENT_END - size), size);
         let argument = map(range.unwrap_or_else(|_| VaddrRange::full()), true)?;
-        let files = script.files.iter().map(|_| None).collect();
+        let files = script.files.iter().map(|_| Vec::new()).collect();
         Ok(Self { script, machine, memory, argument, files })
     }
 
     fn number(&self, file: FileIndex) -> RawFd {
-        self.files[file].as_ref().map_or(NEVER_OPEN, |file| file.as_raw_fd())
+        self.files[file].last().map_or(NEVER_OPEN, |file| file.as_raw_fd())
     }
 
-    /// Opens a file by a name of the script, whose old file is closed afterwards.
+    fn opened(&mut self, name: FileIndex, file: OwnedFd) -> Played {
+        self.files[name].push(file);
+        Played::default()
+    }
+
     fn open(&mut self, file: FileIndex, path: &str) -> Played {
         match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(opened) => {
-                self.files[file] = Some(opened.into());
-                Played::default()
-            }
+            Ok(opened) => self.opened(file, opened.into()),
             Err(error) => refused(&error),
         }
     }
@@ -66,10 +68,7 @@ impl<'a> LocalPlayer<'a> {
         name.push(0);
         let at = self.place(&name);
         match ioctl_opening(self.number(group), command::GROUP_GET_DEVICE_FD, at) {
-            Ok(device) => {
-                self.files[file] = Some(device);
-                Played::default()
-            }
+            Ok(device) => self.opened(file, device),
             Err(error) => refused(&error),
         }
     }
@@ -132,6 +131,7 @@ impl Player for LocalPlayer<'_> {
         };
         match call {
             Call::OpenContainer(file) => Ok(self.open(*file, CONTAINER)),
+            Call::OpenIommufd(file) => Ok(self.open(*file, IOMMUFD)),
             Call::OpenGroup(file, device) => {
                 let path = self.machine.group_file(self.script.text(*device));
                 Ok(self.open(*file, &path.unwrap_or_default()))
@@ -148,7 +148,7 @@ impl Player for LocalPlayer<'_> {
             Call::SetMemory(range, _) => Err(RecordError::MemoryChanges { line, range: *range }),
             Call::Peek(at, length, _) => self.peek(line, *at, *length),
             Call::Sysfs(device, _) => self.sysfs(line, *device),
-            Call::Close(file) => Ok(match self.files[*file].take() {
+            Call::Close(file) => Ok(match self.files[*file].pop() {
                 Some(_) => Played::default(),
                 None => refused(&io::Error::from_raw_os_error(vfio_type1::Errno::EBADF.0)),
             }),

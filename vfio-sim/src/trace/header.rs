@@ -147,15 +147,21 @@ impl Parser {
         Ok(())
     }
 
-    /// A line of sysfs text: a region of the group's merged list. It goes to the group's first
-    /// device, so that the list comes out as it was.
+    /// A line of sysfs text: a region of the group's merged list. Which devices state it is not known, so
+    /// all do. The list comes out as it was all the same: what is stated twice is merged, unless it ends at
+    /// the last address or below its start. Such a region goes to the first device alone.
     fn region(&mut self, line: &str) -> Result<(), String> {
         let regions = sysfs::parse(&format!("{line}\n")).map_err(|error| {
             format!("region, column {}: expected {}", error.column, error.expected)
         })?;
         let group = self.trace.host.groups.last_mut().ok_or("a region stands before any group")?;
-        let device = group.devices.first_mut().ok_or("the group has no device")?;
-        device.regions.extend(regions.into_iter().map(HostRegion::always));
+        for region in regions {
+            let merges = region.last.0 != u64::MAX && region.first <= region.last;
+            let devices = if merges { group.devices.len() } else { 1 };
+            for device in group.devices.iter_mut().take(devices) {
+                device.regions.push(HostRegion::always(region));
+            }
+        }
         Ok(())
     }
 }

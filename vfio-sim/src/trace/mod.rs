@@ -94,11 +94,13 @@ pub type FileIndex = usize;
 pub enum Call {
     /// Open `/dev/vfio/vfio`.
     OpenContainer(FileIndex),
+    /// Open `/dev/iommu`.
+    OpenIommufd(FileIndex),
     /// Open the group of a device.
     OpenGroup(FileIndex, TextRef),
     /// `VFIO_GROUP_GET_DEVICE_FD`: the new file, the group, the device's name.
     OpenDevice(FileIndex, FileIndex, TextRef),
-    /// `VFIO_GROUP_SET_CONTAINER`: group, container.
+    /// `VFIO_GROUP_SET_CONTAINER`: group, and container or iommufd.
     SetContainer(FileIndex, FileIndex),
     /// An ioctl whose argument points to bytes; and the bytes afterwards.
     Ioctl(FileIndex, u32, Range<usize>, Range<usize>),

@@ -179,6 +179,7 @@ impl Parser {
     fn plain_call(&mut self, name: &str, words: &mut Words<'_>) -> Result<Call, String> {
         Ok(match name {
             "container" => Call::OpenContainer(self.file(words)?),
+            "iommufd" => Call::OpenIommufd(self.file(words)?),
             "group" => Call::OpenGroup(self.file(words)?, self.word(words, "a device")?),
             "device" => {
                 let (device, group) = (self.file(words)?, self.file(words)?);
@@ -189,7 +190,6 @@ impl Parser {
             "close" => Call::Close(self.file(words)?),
             "nocaplock" => Call::DropIpcLock,
             "memlock" => Call::SetMemlock(words.hex()?),
-            "iommufd" => return Err("iommufd is not emulated yet".to_owned()),
             _ => return Err(format!("unknown call \"{name}\"")),
         })
     }

@@ -120,6 +120,7 @@ impl Display for CallLine<'_> {
         let Self(trace, call) = self;
         match call {
             Call::OpenContainer(file) => write!(f, "container {}", trace.file(*file)),
+            Call::OpenIommufd(file) => write!(f, "iommufd {}", trace.file(*file)),
             Call::OpenGroup(file, device) => {
                 write!(f, "group {} {}", trace.file(*file), trace.text(*device))
             }
