@@ -9,15 +9,15 @@ use rustix::fs::FlockOperation;
 use rustix::mm::{MapFlags, ProtFlags};
 use vfio_sim::device::{BarContent, NotEventFd};
 use vfio_sim::run::line::Line;
-use vfio_type1::abi::{FileOperation, GroupReply, command, container_file_errno};
+use vfio_type1::abi::{CdevIoctlError, FileOperation, GroupReply, command, container_file_errno};
 use vfio_type1::{
-    Errno, FdTarget, GroupId, Memory as _, MemoryChange, OpenGroup, Vaddr, VaddrRange,
+    Errno, FdTarget, GroupId, Memory as _, MemoryChange, OpenCdev, OpenGroup, Vaddr, VaddrRange,
 };
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::files::File;
 use crate::guard::PAGE;
-use crate::opened::{OWN_FDS, Opened, Place};
+use crate::opened::{OWN_FDS, Opened, OpenedBy, Place};
 use crate::say::say;
 use crate::tape::{self, Name};
 use crate::trap;
@@ -67,7 +67,17 @@ pub(crate) fn opened(fd: RawFd) -> Result<(), Errno> {
             }
             File::Container(name.opened(), container)
         }
+        Some(Node::Iommufd) => {
+            world.read_limits();
+            let (name, iommufd) = (Name::new(), world.vfio.open_iommu());
+            let iommufd = iommufd.map_err(|error| error.errno())?;
+            if let Some(tape) = &world.tape {
+                tape.write(Line::Iommufd(&name), Ok(0));
+            }
+            File::Iommufd(name.opened(), iommufd)
+        }
         Some(Node::Group(group)) => open_group(world, fd, group)?,
+        Some(Node::Cdev(at)) => open_cdev(world, world.cdev(at).ok_or(Errno::ENODEV)?)?,
     };
     world.files.set(fd, Some(Arc::new(file)));
     Ok(())
@@ -89,6 +99,16 @@ fn open_group(world: &World, fd: RawFd, group: GroupId) -> Result<File, Errno> {
         }
     }
     opened.map(|group| File::Group(name.opened(), group))
+}
+
+fn open_cdev(world: &World, device: &str) -> Result<File, Errno> {
+    let opened = world.vfio.open_cdev(device).map_err(|error| error.errno());
+    let name = Name::new();
+    if let Some(tape) = &world.tape {
+        tape.write(Line::Cdev(&name, device), opened.as_ref().map(|_| 0).map_err(|errno| *errno));
+    }
+    let (name, cdev) = (name.opened(), opened?);
+    Ok(File::Device(Arc::new(Opened::new(name, world.slot(device)?, OpenedBy::Node(cdev)))))
 }
 
 /// Notes that a descriptor is about to be closed.
@@ -144,6 +164,16 @@ pub(crate) fn ioctl(fd: RawFd, command: u64, arg: u64) -> Option<Answer> {
                 None => make(),
             }
         }
+        File::Iommufd(name, iommufd) => {
+            let make = || {
+                let answer = iommufd.ioctl(&world.process, command, arg);
+                answer.map(i64::from).map_err(|error| error.errno())
+            };
+            match &world.tape {
+                Some(tape) => tape.ioctl(world, name, (command, arg), make),
+                None => make(),
+            }
+        }
         File::Group(name, group) => group_ioctl(world, name, group, command, arg),
         File::Device(opened) => device_ioctl(world, opened, command, arg),
     })
@@ -169,7 +199,7 @@ fn group_ioctl(world: &World, name: &Name, group: &OpenGroup, command: u32, arg:
             let fd = number(&tape::read(&world.memory, arg, 4));
             let container = world.files.get(fd);
             match container.as_deref() {
-                Some(File::Container(container, _)) => tape
+                Some(File::Container(container, _) | File::Iommufd(container, _)) => tape
                     .call(Line::SetContainer(name, container), || make().map(|(value, _)| value)),
                 _ => {
                     tape.remark(format_args!("{name}: SET_CONTAINER with descriptor {fd}"));
@@ -198,18 +228,13 @@ fn make_group_ioctl(
     command: u32,
     arg: u64,
 ) -> Result<(i64, Option<Arc<Opened>>), Errno> {
-    let target = |fd: i32| match world.files.get(fd).as_deref() {
-        Some(File::Container(_, container)) => FdTarget::Container(container.clone()),
-        Some(File::Group(..) | File::Device(_)) => FdTarget::Other,
-        None if borrow(fd).is_some_and(|fd| rustix::io::fcntl_getfd(fd).is_ok()) => FdTarget::Other,
-        None => FdTarget::Closed,
-    };
+    let target = |fd| target(world, fd);
     let reply = group.ioctl(&world.process, command, arg, target);
     match reply.map_err(|error| error.errno())? {
         GroupReply::Done => Ok((0, None)),
         GroupReply::Device(open) => {
             let slot = world.slot(open.name())?;
-            let opened = Arc::new(Opened::new(Name::new().opened(), slot, open));
+            let opened = Arc::new(Opened::new(Name::new().opened(), slot, OpenedBy::Group(open)));
             let fd = opened.descriptor()?.into_raw_fd();
             world.files.set(fd, Some(Arc::new(File::Device(Arc::clone(&opened)))));
             Ok((i64::from(fd), Some(opened)))
@@ -217,9 +242,56 @@ fn make_group_ioctl(
     }
 }
 
+/// What a descriptor leads to.
+fn target(world: &World, fd: RawFd) -> FdTarget {
+    match world.files.get(fd).as_deref() {
+        Some(File::Container(_, container)) => FdTarget::Container(container.clone()),
+        Some(File::Iommufd(_, iommufd)) => FdTarget::Iommufd(iommufd.clone()),
+        Some(File::Group(..) | File::Device(_)) => FdTarget::Other,
+        None if borrow(fd).is_some_and(|fd| rustix::io::fcntl_getfd(fd).is_ok()) => FdTarget::Other,
+        None => FdTarget::Closed,
+    }
+}
+
 fn device_ioctl(world: &World, opened: &Opened, command: u32, arg: u64) -> Answer {
+    if let Some(cdev) = opened.cdev() {
+        match cdev_ioctl(world, opened, cdev, command, arg) {
+            Err(CdevIoctlError::UnknownCommand { .. }) => {}
+            answer => return answer.map(i64::from).map_err(|error| error.errno()),
+        }
+    }
     let answer = opened.device().ioctl(&world.process, command, arg, eventfd);
     answer.map(i64::from).map_err(|error| error.errno())
+}
+
+/// What is about iommufd of a device that was opened by its own node.
+fn cdev_ioctl(
+    world: &World,
+    opened: &Opened,
+    cdev: &OpenCdev,
+    command: u32,
+    arg: u64,
+) -> Result<i32, CdevIoctlError> {
+    let make = || cdev.ioctl(&world.process, command, arg, |fd| target(world, fd));
+    let Some(tape) = &world.tape else { return make() };
+    let request = tape::read(&world.memory, arg, 12);
+    let answer = make();
+    let told = answer.as_ref().map(|value| i64::from(*value)).map_err(CdevIoctlError::errno);
+    match command {
+        command::DEVICE_BIND_IOMMUFD => {
+            let fd = request.get(8..12).and_then(|bytes| bytes.try_into().ok());
+            let iommufd = fd.and_then(|fd| world.files.get(i32::from_le_bytes(fd)));
+            if let Some(File::Iommufd(iommufd, _)) = iommufd.as_deref() {
+                tape.write(Line::Bind(opened.name(), iommufd), told);
+            }
+        }
+        command::DEVICE_ATTACH_IOMMUFD_PT | command::DEVICE_DETACH_IOMMUFD_PT => {
+            let after = tape::read(&world.memory, arg, request.len());
+            tape.write(Line::Ioctl(opened.name(), command, &request, &after), told);
+        }
+        _ => {}
+    }
+    answer
 }
 
 /// The program's eventfd, kept open for as long as the device signals it.
@@ -289,7 +361,10 @@ fn device<'a>(
 ) -> Result<&'a Arc<Opened>, Errno> {
     match file {
         File::Device(opened) => Ok(opened),
-        File::Container(..) => Err(container_file_errno(world.vfio.kernel(), operation)),
+        // iommufd's files have none of these either.
+        File::Container(..) | File::Iommufd(..) => {
+            Err(container_file_errno(world.vfio.kernel(), operation))
+        }
         // A group's file has no operation for it.
         File::Group(..) => Err(match operation {
             FileOperation::Mmap => Errno::ENODEV,

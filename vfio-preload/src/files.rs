@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use vfio_type1::{Container, OpenGroup};
+use vfio_type1::{Container, Iommufd, OpenGroup};
 
 use crate::opened::Opened;
 use crate::tape::Name;
@@ -17,6 +17,7 @@ use crate::tape::Name;
 #[derive(Debug)]
 pub(crate) enum File {
     Container(Name, Container),
+    Iommufd(Name, Iommufd),
     Group(Name, OpenGroup),
     Device(Arc<Opened>),
 }

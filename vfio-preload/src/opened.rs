@@ -15,7 +15,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use vfio_sim::device::{BarContent, PciDevice, RegionError};
 use vfio_type1::{
-    Access, Errno, Fault, Memory, OpenDevice, PinFault, PinnedRun, Vaddr, VaddrRange,
+    Access, Errno, Fault, Memory, OpenCdev, OpenDevice, PinFault, PinnedRun, Vaddr, VaddrRange,
 };
 
 use crate::guard;
@@ -112,7 +112,16 @@ impl Memory for Shared {
 pub(crate) struct Opened {
     name: Name,
     slot: Arc<Slot>,
-    _open: OpenDevice,
+    by: OpenedBy,
+}
+
+/// How a device was opened.
+#[derive(Debug)]
+pub(crate) enum OpenedBy {
+    /// By its group.
+    Group(#[expect(dead_code, reason = "open for as long as it is held")] OpenDevice),
+    /// By its own node.
+    Node(OpenCdev),
 }
 
 /// Where in a device's file an offset is.
@@ -133,9 +142,22 @@ impl Place {
 
 impl Opened {
     /// Opens the device once more.
-    pub(crate) fn new(name: Name, slot: Arc<Slot>, open: OpenDevice) -> Self {
+    pub(crate) fn new(name: Name, slot: Arc<Slot>, by: OpenedBy) -> Self {
         *slot.opens.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Self { name, slot, _open: open }
+        Self { name, slot, by }
+    }
+
+    /// The device by its own node, if it was opened so.
+    pub(crate) fn cdev(&self) -> Option<&OpenCdev> {
+        match &self.by {
+            OpenedBy::Node(cdev) => Some(cdev),
+            OpenedBy::Group(_) => None,
+        }
+    }
+
+    /// One that was opened by its own node does nothing before it is bound to an iommufd.
+    fn check_bound(&self) -> Result<(), Errno> {
+        self.cdev().map_or(Ok(()), |cdev| cdev.check_bound().map_err(|error| error.errno()))
     }
 
     /// Its name in the recording.
@@ -159,11 +181,13 @@ impl Opened {
 
     /// Reads a region, as `pread` does.
     pub(crate) fn read(&self, place: Place, into: &mut [u8]) -> Result<usize, Errno> {
+        self.check_bound()?;
         self.device().read(place.region, place.offset, into).map_err(|error| refuse(&error))
     }
 
     /// Writes a region, as `pwrite` does.
     pub(crate) fn write(&self, place: Place, bytes: &[u8]) -> Result<usize, Errno> {
+        self.check_bound()?;
         let written = self.device().write(place.region, place.offset, bytes);
         // A store is when a device works.
         if let Some((world, tape)) = World::get().and_then(|w| Some((w, w.tape.as_ref()?))) {
@@ -174,6 +198,7 @@ impl Opened {
 
     /// What a mapping of `length` bytes from `place` on would show. EINVAL for what cannot be mapped.
     pub(crate) fn mappable(&self, place: Place, length: u64) -> Result<BarContent, Errno> {
+        self.check_bound()?;
         let function = self.device().function();
         let bar = function.bars.iter().find(|bar| bar.index == place.region);
         let bar = bar.filter(|_| self.device().can_mmap(place.region)).ok_or(Errno::EINVAL)?;

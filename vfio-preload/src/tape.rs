@@ -241,6 +241,8 @@ pub(crate) fn argument(memory: &ProcessMemory, command: u32, arg: u64) -> Option
         command::IOMMU_UNMAP_DMA => 24,
         command::IOMMU_GET_INFO => 16,
         command::IOMMU_DIRTY_PAGES | command::GROUP_GET_STATUS => 8,
+        // All of iommufd's own begin with their size.
+        command::IOMMU_DESTROY.. if command & !0xff == command::IOMMU_DESTROY & !0xff => 8,
         _ => return None,
     };
     let mut argsz = [0; 4];
@@ -270,6 +272,9 @@ pub(crate) fn named(command: u32, request: &[u8]) -> Option<(u64, u64)> {
     let word = |at: usize| request.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
     match command {
         command::IOMMU_MAP_DMA => Some((word(8)?, word(24)?)),
+        command::IOAS_MAP => Some((word(16)?, word(24)?)),
+        // Where the ranges go.
+        command::IOAS_IOVA_RANGES => Some((word(16)?, (word(8)? & 0xffff_ffff) * 16)),
         // The bitmap, if there is one.
         command::IOMMU_UNMAP_DMA | command::IOMMU_DIRTY_PAGES => Some((word(40)?, word(32)?)),
         _ => None,

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::process::{Pid, Resource, getpid, getrlimit};
 use vfio_sim::device::Pace;
 use vfio_sim::host::Host;
+use vfio_sim::render::cdevs;
 use vfio_sim::run::line::Line;
 use vfio_sim::run::{SETTINGS_VARIABLE, Settings, SettingsError};
 use vfio_type1::{Errno, GroupId, Process, Vfio};
@@ -29,8 +30,12 @@ use crate::windows::Windows;
 pub(crate) enum Node {
     /// `/dev/vfio/vfio`.
     Container,
+    /// `/dev/iommu`.
+    Iommufd,
     /// `/dev/vfio/N`, or `/dev/vfio/noiommu-N`.
     Group(GroupId),
+    /// `/dev/vfio/devices/vfioN`: the device's place among those that have one.
+    Cdev(usize),
 }
 
 /// What identifies a file, whatever path leads to it: its device and its inode.
@@ -91,7 +96,7 @@ impl World {
         let memory = Arc::new(ProcessMemory::new(Arc::clone(&windows)));
         let process = Process::new(Arc::clone(&memory) as Arc<_>);
         process.set_cap_ipc_lock(settings.ipc_lock);
-        let nodes = nodes(&vfio);
+        let nodes = nodes(&host, &vfio);
         let (files, slots) = (Files::default(), Mutex::default());
         let tape = settings.traces.as_ref().and_then(|directory| {
             let started = Tape::start(directory);
@@ -152,6 +157,11 @@ impl World {
         self.nodes.get(&id).copied()
     }
 
+    /// The device that has a node of its own in this place.
+    pub(crate) fn cdev(&self, at: usize) -> Option<&str> {
+        cdevs(&self.host).nth(at).map(|(_, device)| device.name.as_str())
+    }
+
     /// A device of the host, powered on when it is first wanted.
     pub(crate) fn slot(&self, name: &str) -> Result<Arc<Slot>, Errno> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,10 +185,13 @@ impl World {
 }
 
 /// The files of VFIO's that are there, by their identity.
-fn nodes(vfio: &Vfio) -> HashMap<FileId, Node> {
+fn nodes(host: &Host, vfio: &Vfio) -> HashMap<FileId, Node> {
     let group = |id: GroupId| (format!("/dev/vfio/{id}"), Node::Group(id));
-    let paths = [("/dev/vfio/vfio".to_owned(), Node::Container)];
-    let paths = paths.into_iter().chain(vfio.groups().map(group));
+    let fixed = [("/dev/vfio/vfio", Node::Container), ("/dev/iommu", Node::Iommufd)];
+    let fixed = fixed.map(|(path, node)| (path.to_owned(), node));
+    let cdevs = cdevs(host).enumerate();
+    let cdevs = cdevs.map(|(at, (node, _))| (format!("/dev/vfio/devices/{node}"), Node::Cdev(at)));
+    let paths = fixed.into_iter().chain(vfio.groups().map(group)).chain(cdevs);
     let known = paths.filter_map(|(path, node)| {
         let stat = rustix::fs::stat(path).ok()?;
         Some(((stat.st_dev, stat.st_ino), node))

@@ -38,6 +38,12 @@ pub(crate) fn call_in_words(trace: &Trace, call: &Call) -> String {
         Call::OpenDevice(_, group, name) => {
             format!("{}: VFIO_GROUP_GET_DEVICE_FD {}", trace.file(*group), trace.text(*name))
         }
+        Call::OpenCdev(file, device) => {
+            format!("open {} as {}", trace.text(*device), trace.file(*file))
+        }
+        Call::Bind(device, iommufd) => {
+            format!("{}: VFIO_DEVICE_BIND_IOMMUFD {}", trace.file(*device), trace.file(*iommufd))
+        }
         Call::SetContainer(group, container) => {
             format!("{}: VFIO_GROUP_SET_CONTAINER {}", trace.file(*group), trace.file(*container))
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use vfio_type1::abi::GroupReply;
 use vfio_type1::{
-    Container, Errno, FdTarget, GroupId, Iommufd, Memory as _, ModelMemory, OpenDevice, OpenGroup,
-    Process, Vaddr, VaddrRange, Vfio,
+    Container, Errno, FdTarget, GroupId, Iommufd, Memory as _, ModelMemory, OpenCdev, OpenDevice,
+    OpenGroup, Process, Vaddr, VaddrRange, Vfio,
 };
 
 use crate::trace::{ARGUMENT_END, Call, FileIndex, MAX_ARGUMENT, TextRef, Trace};
@@ -27,6 +27,7 @@ pub(crate) struct Machine<'a> {
 enum File {
     Container(Container),
     Iommufd(Iommufd),
+    Cdev(OpenCdev),
     Group(OpenGroup),
     Device(#[expect(dead_code, reason = "open for as long as it is held")] OpenDevice),
 }
@@ -75,6 +76,12 @@ impl<'a> Machine<'a> {
             }
             Call::OpenGroup(file, device) => self.open_group(*file, *device),
             Call::OpenDevice(file, group, name) => self.open_device(*file, *group, *name),
+            Call::OpenCdev(file, device) => {
+                let opened = self.vfio.open_cdev(self.trace.text(*device));
+                let cdev = opened.map_err(|error| Refused::new(error.errno(), error))?;
+                Ok(self.opened(*file, File::Cdev(cdev)))
+            }
+            Call::Bind(device, iommufd) => self.bind(*device, *iommufd),
             Call::SetContainer(group, container) => self.set_container(*group, *container),
             Call::Ioctl(file, command, before, _) => {
                 self.ioctl(*file, *command, self.trace.bytes(before))
@@ -157,16 +164,28 @@ impl<'a> Machine<'a> {
         let Some(File::Group(group)) = self.file(group) else {
             return Err(bad_fd());
         };
-        let target = match self.file(container) {
-            Some(File::Container(container)) => FdTarget::Container(container.clone()),
-            Some(File::Iommufd(iommufd)) => FdTarget::Iommufd(iommufd.clone()),
-            Some(File::Group(_) | File::Device(_)) => FdTarget::Other,
-            None => FdTarget::Closed,
-        };
         group
-            .set_container_fd(i32::try_from(container).unwrap_or(0), target, &self.process)
+            .set_container_fd(number(container), self.target(container), &self.process)
             .map(|()| 0)
             .map_err(|error| Refused::new(error.errno(), error))
+    }
+
+    fn bind(&self, device: FileIndex, iommufd: FileIndex) -> CallResult {
+        let Some(File::Cdev(device)) = self.file(device) else {
+            return Err(bad_fd());
+        };
+        let bound = device.bind_fd(number(iommufd), self.target(iommufd));
+        bound.map(|_| 0).map_err(|error| Refused::new(error.errno(), error))
+    }
+
+    /// What a descriptor of this file leads to.
+    fn target(&self, file: FileIndex) -> FdTarget {
+        match self.file(file) {
+            Some(File::Container(container)) => FdTarget::Container(container.clone()),
+            Some(File::Iommufd(iommufd)) => FdTarget::Iommufd(iommufd.clone()),
+            Some(File::Group(_) | File::Device(_) | File::Cdev(_)) => FdTarget::Other,
+            None => FdTarget::Closed,
+        }
     }
 
     /// The argument's bytes are placed so that they end where memory ends.
@@ -197,6 +216,10 @@ impl<'a> Machine<'a> {
                     GroupReply::Done | GroupReply::Device(_) => 0,
                 })
                 .map_err(|error| Refused::new(error.errno(), error)),
+            Some(File::Cdev(device)) => device
+                .ioctl(&self.process, command, arg, |_| FdTarget::Closed)
+                .map(i64::from)
+                .map_err(|error| Refused::new(error.errno(), error)),
             Some(File::Device(_)) => {
                 Err(Refused::new(Errno::ENOTTY, "devices have no ioctls here"))
             }
@@ -215,6 +238,11 @@ impl<'a> Machine<'a> {
     fn close(&mut self, file: FileIndex) -> CallResult {
         self.files[file].pop().map(|_| 0).ok_or_else(bad_fd)
     }
+}
+
+/// The number of a descriptor: any will do.
+fn number(file: FileIndex) -> i32 {
+    i32::try_from(file).unwrap_or(0)
 }
 
 fn bad_fd() -> Refused {

@@ -92,6 +92,12 @@ impl<'a> LocalPlayer<'a> {
         Played { after, ..answered(result) }
     }
 
+    fn bind(&self, device: FileIndex, iommufd: FileIndex) -> Played {
+        let fields = [16, 0, self.number(iommufd), 0].map(i32::to_le_bytes);
+        let at = self.place(fields.as_flattened());
+        answered(ioctl(self.number(device), command::DEVICE_BIND_IOMMUFD, at))
+    }
+
     /// Puts an argument where it ends at an unmapped page; its address.
     fn place(&self, bytes: &[u8]) -> u64 {
         let at = ARGUMENT_END - bytes.len() as u64;
@@ -124,6 +130,13 @@ impl<'a> LocalPlayer<'a> {
     }
 }
 
+/// The node of a device's own.
+fn cdev(device: &str) -> Option<String> {
+    let directory = format!("/sys/bus/pci/devices/{device}/vfio-dev");
+    let node = std::fs::read_dir(directory).ok()?.next()?.ok()?.file_name();
+    Some(format!("/dev/vfio/devices/{}", node.to_string_lossy()))
+}
+
 impl Player for LocalPlayer<'_> {
     fn play(&mut self, line: usize, call: &Call) -> Result<Played, RecordError> {
         let done = |result: io::Result<()>| {
@@ -136,6 +149,11 @@ impl Player for LocalPlayer<'_> {
                 let path = self.machine.group_file(self.script.text(*device));
                 Ok(self.open(*file, &path.unwrap_or_default()))
             }
+            Call::OpenCdev(file, device) => {
+                let path = cdev(self.script.text(*device)).unwrap_or_default();
+                Ok(self.open(*file, &path))
+            }
+            Call::Bind(device, iommufd) => Ok(self.bind(*device, *iommufd)),
             Call::OpenDevice(file, group, name) => Ok(self.open_device(*file, *group, *name)),
             Call::SetContainer(group, container) => Ok(self.set_container(*group, *container)),
             Call::Ioctl(file, command, before, _) => {

@@ -13,7 +13,7 @@ mod stand_in;
 mod tree;
 mod unit;
 
-use vfio_type1::Kernel;
+use vfio_type1::{Binding, Kernel};
 
 use crate::host::{BootError, Host, HostDevice, HostGroup, HostGroupKind};
 use crate::names::pci_bus;
@@ -75,6 +75,12 @@ pub fn tree(host: &Host, kernel: Kernel) -> Result<Rendered, RenderError> {
     }
     modules(host, &mut tree);
     tree.file("dev/vfio/vfio", "");
+    if kernel.behaviours().last_iommufd_command.is_some() {
+        tree.file("dev/iommu", "");
+        for (node, device) in cdevs(host) {
+            cdev(host, &node, device, &mut tree);
+        }
+    }
     tree.file("proc/sys/kernel/osrelease", format!("{}\n", release(&kernel)));
     tree.file("dmesg", log(host, &kernel, &units));
     let lost = host.bridges.iter().filter(|bridge| !bridge.dma_ranges.is_empty());
@@ -84,6 +90,26 @@ pub fn tree(host: &Host, kernel: Kernel) -> Result<Rendered, RenderError> {
     });
     let notes = units.iter().filter_map(|unit| unit.note.clone()).chain(lost).collect();
     Ok(Rendered { tree, notes })
+}
+
+/// The devices that have a node of their own where the kernel has iommufd, each with the node's name below
+/// `/dev/vfio/devices`: those that VFIO has, in the order of their groups.
+pub fn cdevs(host: &Host) -> impl Iterator<Item = (String, &HostDevice)> {
+    let iommu = |group: &&HostGroup| group.kind != HostGroupKind::NoIommu;
+    let devices = host.groups.iter().filter(iommu).flat_map(|group| &group.devices);
+    let bound = devices.filter(|device| device.binding() == Binding::Vfio);
+    bound.enumerate().map(|(number, device)| (format!("vfio{number}"), device))
+}
+
+/// A device's own node, and where sysfs names it (`vfio_device_cdev_register`).
+fn cdev(host: &Host, node: &str, device: &HostDevice, tree: &mut Tree) {
+    /// The nodes' major number is one of those that Linux gives out at will.
+    const MAJOR: u32 = 511;
+    let Some((group, _)) = host.device(&device.name) else { return };
+    let directory = Place::of(host, group, device).directory;
+    let minor = node.trim_start_matches("vfio");
+    tree.file(format!("{directory}/vfio-dev/{node}/dev"), format!("{MAJOR}:{minor}\n"));
+    tree.file(format!("dev/vfio/devices/{node}"), "");
 }
 
 /// Linux numbers all groups together.

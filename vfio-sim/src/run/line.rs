@@ -22,7 +22,13 @@ pub enum Line<'a> {
     Group(&'a dyn Display, &'a str),
     /// Open a device: its file, its group, its name.
     Device(&'a dyn Display, &'a dyn Display, &'a str),
-    /// Put a group into a container.
+    /// Open `/dev/iommu`.
+    Iommufd(&'a dyn Display),
+    /// Open a device by its own node.
+    Cdev(&'a dyn Display, &'a str),
+    /// Bind a device to an iommufd.
+    Bind(&'a dyn Display, &'a dyn Display),
+    /// Put a group into a container or an iommufd.
     SetContainer(&'a dyn Display, &'a dyn Display),
     /// An ioctl on bytes: before and after.
     Ioctl(&'a dyn Display, u32, &'a [u8], &'a [u8]),
@@ -53,6 +59,9 @@ impl Display for Line<'_> {
             Self::Container(file) => write!(f, "container {file}"),
             Self::Group(file, device) => write!(f, "group {file} {device}"),
             Self::Device(file, group, device) => write!(f, "device {file} {group} {device}"),
+            Self::Iommufd(file) => write!(f, "iommufd {file}"),
+            Self::Cdev(file, device) => write!(f, "cdev {file} {device}"),
+            Self::Bind(device, iommufd) => write!(f, "bind {device} {iommufd}"),
             Self::SetContainer(group, container) => write!(f, "setc {group} {container}"),
             Self::Ioctl(file, command, before, _) => {
                 write!(f, "ioctl {file} {command:x} {}", Hex(before))

@@ -100,6 +100,10 @@ pub enum Call {
     OpenGroup(FileIndex, TextRef),
     /// `VFIO_GROUP_GET_DEVICE_FD`: the new file, the group, the device's name.
     OpenDevice(FileIndex, FileIndex, TextRef),
+    /// Open a device by its own node: the new file, the device's name.
+    OpenCdev(FileIndex, TextRef),
+    /// `VFIO_DEVICE_BIND_IOMMUFD`: device, iommufd.
+    Bind(FileIndex, FileIndex),
     /// `VFIO_GROUP_SET_CONTAINER`: group, and container or iommufd.
     SetContainer(FileIndex, FileIndex),
     /// An ioctl whose argument points to bytes; and the bytes afterwards.

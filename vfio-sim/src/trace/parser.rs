@@ -185,6 +185,8 @@ impl Parser {
                 let (device, group) = (self.file(words)?, self.file(words)?);
                 Call::OpenDevice(device, group, self.word(words, "a device")?)
             }
+            "cdev" => Call::OpenCdev(self.file(words)?, self.word(words, "a device")?),
+            "bind" => Call::Bind(self.file(words)?, self.file(words)?),
             "setc" => Call::SetContainer(self.file(words)?, self.file(words)?),
             "ioctlv" => Call::IoctlValue(self.file(words)?, words.command()?, words.hex()?),
             "close" => Call::Close(self.file(words)?),

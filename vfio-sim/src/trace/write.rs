@@ -128,6 +128,12 @@ impl Display for CallLine<'_> {
                 let (file, group) = (trace.file(*file), trace.file(*group));
                 write!(f, "device {file} {group} {}", trace.text(*name))
             }
+            Call::OpenCdev(file, device) => {
+                write!(f, "cdev {} {}", trace.file(*file), trace.text(*device))
+            }
+            Call::Bind(device, iommufd) => {
+                write!(f, "bind {} {}", trace.file(*device), trace.file(*iommufd))
+            }
             Call::SetContainer(group, container) => {
                 write!(f, "setc {} {}", trace.file(*group), trace.file(*container))
             }
