@@ -295,6 +295,20 @@ mod tests {
     }
 
     #[test]
+    fn memory_comes_and_goes_between_calls() {
+        let trace = parse("memory rw 9000 2000\n## why\nmemory none 9000 1000\n").unwrap();
+        let memory = |at: usize| match trace.calls[at].call {
+            Call::SetMemory(range, writable) => (range.first().0, range.last().0, writable),
+            ref call => panic!("{call:?}"),
+        };
+        assert_eq!(memory(0), (0x9000, 0xafff, Some(true)));
+        assert_eq!(memory(1), (0x9000, 0x9fff, None));
+        assert_eq!(trace.remarks, [(1, "why".to_owned())]);
+        let script = trace.to_script();
+        assert!(script.contains("memory rw 9000 2000\nmemory none 9000 1000\n"), "{script}");
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line() {
         let error = |calls: &str| parse(calls).unwrap_err();
         assert_eq!(error("container c\n"), "line 6: no \"=>\", and so no answer");
@@ -312,7 +326,8 @@ mod tests {
         );
         assert_eq!(error("frobnicate => 0 0\n"), "line 6: unknown call \"frobnicate\"");
         assert_eq!(error("close c => 0 0 0\n"), "line 6: unexpected \"0\"");
-        assert_eq!(error("iommufd i => 3 0\n"), "line 6: iommufd is not emulated yet");
+        assert_eq!(error("memory rx 1000 1000\n"), "line 6: memory is rw, ro or none, not \"rx\"");
+        assert_eq!(error("memory rw 1000 1000 => 0 0\n"), "line 6: memory has no answer");
         assert_eq!(
             error("# kernel 6.6.1\n").split(';').next(),
             Some("line 6: unknown kernel \"6.6.1\"")
