@@ -11,9 +11,10 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use vfio_sim::device::{BarContent, PciDevice, RegionError};
+use vfio_sim::device::{BarContent, PciDevice};
 use vfio_type1::{Errno, OpenDevice};
 
+use crate::own;
 use crate::tape::Name;
 use crate::world::World;
 
@@ -22,9 +23,6 @@ const REGION_SHIFT: u32 = 40;
 
 /// Regions that there is room for.
 const REGIONS: u64 = 16;
-
-/// Our own descriptors are numbered from here on, out of the way of the program's.
-pub(crate) const OWN_FDS: i32 = 700;
 
 /// A device of the host, whether it is open or not.
 pub(crate) struct Slot {
@@ -40,7 +38,7 @@ impl Slot {
         let file = rustix::fs::memfd_create("vfio-device", flags)?;
         rustix::fs::ftruncate(&file, REGIONS << REGION_SHIFT)?;
         rustix::fs::fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
-        let file = rustix::io::fcntl_dupfd_cloexec(&file, OWN_FDS)?;
+        let file = own::keep(&file)?;
         Ok(Self { device, file, opens: Mutex::default() })
     }
 }
@@ -73,6 +71,10 @@ impl Place {
         let region = u8::try_from(offset >> REGION_SHIFT).map_err(|_| Errno::EINVAL)?;
         Ok(Self { region, offset: offset & ((1 << REGION_SHIFT) - 1) })
     }
+
+    fn in_file(self) -> u64 {
+        (u64::from(self.region) << REGION_SHIFT) + self.offset
+    }
 }
 
 impl Opened {
@@ -93,8 +95,7 @@ impl Opened {
 
     /// A descriptor of the file, for the program.
     pub(crate) fn descriptor(&self) -> Result<OwnedFd, Errno> {
-        rustix::io::fcntl_dupfd_cloexec(&self.slot.file, 0)
-            .map_err(|error| Errno(error.raw_os_error()))
+        rustix::io::fcntl_dupfd_cloexec(&self.slot.file, 0).map_err(errno)
     }
 
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
@@ -103,7 +104,12 @@ impl Opened {
 
     /// Reads a region, as `pread` does.
     pub(crate) fn read(&self, place: Place, into: &mut [u8]) -> Result<usize, Errno> {
-        self.device().read(place.region, place.offset, into).map_err(|error| refuse(&error))
+        let read = self.device().read(place.region, place.offset, into);
+        let read = read.map_err(|error| error.errno())?;
+        if self.has_memory(place.region) {
+            rustix::io::pread(self.file(), &mut into[..read], place.in_file()).map_err(errno)?;
+        }
+        Ok(read)
     }
 
     /// Writes a region, as `pwrite` does.
@@ -113,7 +119,17 @@ impl Opened {
         if let Some((world, tape)) = World::get().and_then(|w| Some((w, w.tape.as_ref()?))) {
             tape.notes(world);
         }
-        written.map_err(|error| refuse(&error))
+        let written = written.map_err(|error| error.errno())?;
+        if self.has_memory(place.region) {
+            rustix::io::pwrite(self.file(), &bytes[..written], place.in_file()).map_err(errno)?;
+        }
+        Ok(written)
+    }
+
+    /// Whether a region is a BAR of memory, which is in the file, where mappings show it.
+    fn has_memory(&self, region: u8) -> bool {
+        let mut bars = self.device().function().bars.iter();
+        bars.any(|bar| bar.index == region && bar.content == BarContent::Memory)
     }
 
     /// What a mapping of `length` bytes from `place` on would show. EINVAL for what cannot be mapped.
@@ -129,8 +145,8 @@ impl Opened {
     }
 }
 
-fn refuse(error: &RegionError) -> Errno {
-    error.errno()
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno(error.raw_os_error())
 }
 
 impl Drop for Opened {

@@ -10,7 +10,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Pid, Resource, getpid, getrlimit};
 use vfio_sim::device::Pace;
 use vfio_sim::host::Host;
 use vfio_sim::run::line::Line;
@@ -38,6 +38,8 @@ pub(crate) type FileId = (u64, u64);
 
 #[derive(Debug)]
 pub(crate) struct World {
+    /// The process that it was made in.
+    pid: Pid,
     pub(crate) settings: Settings,
     host: Host,
     pub(crate) vfio: Vfio,
@@ -81,6 +83,11 @@ impl World {
         WORLD.store(ptr::null_mut(), Ordering::Release);
     }
 
+    /// Whether it is this process's: a child of `vfork` has its parent's memory, and descriptors of its own.
+    pub(crate) fn is_here(&self) -> bool {
+        self.pid == getpid()
+    }
+
     fn make() -> Result<Self, SettingsError> {
         let path = std::env::var_os(SETTINGS_VARIABLE).unwrap_or_default();
         let settings = Settings::load(Path::new(&path))?;
@@ -98,6 +105,7 @@ impl World {
         vfio.set_watch(tape.is_some());
         let limit = AtomicU64::new(u64::MAX);
         let world = Self {
+            pid: getpid(),
             settings,
             host,
             vfio,
