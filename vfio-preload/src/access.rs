@@ -7,7 +7,7 @@
 
 use iced_x86::{
     Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    Register,
+    Register, UsedMemory,
 };
 
 /// Bytes of the longest instruction.
@@ -39,13 +39,32 @@ pub(crate) struct Operand {
     pub(crate) size: usize,
     pub(crate) reads: bool,
     pub(crate) writes: bool,
+    /// `None` if the address does not depend on one register alone that can be changed.
+    pub(crate) base: Option<Base>,
+}
+
+impl Operand {
+    /// Whether an address is in it.
+    pub(crate) fn contains(&self, at: u64) -> bool {
+        at.checked_sub(self.at).is_some_and(|offset| offset < self.size as u64)
+    }
+}
+
+/// The register that an operand's address begins with: with another value in it, the operand is elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Base {
+    pub(crate) number: usize,
+    /// Whether it still leads to the operand behind the instruction, or to the next one. If not, the instruction
+    /// has put something else there.
+    pub(crate) kept: bool,
 }
 
 /// An instruction that touches memory.
 #[derive(Debug)]
 pub(crate) struct Access {
     instruction: Instruction,
-    pub(crate) operand: Operand,
+    /// What it touches; of a repeated instruction what the next round does.
+    pub(crate) operands: Vec<Operand>,
 }
 
 impl Access {
@@ -57,8 +76,12 @@ impl Access {
         if instruction.code() == Code::INVALID {
             return None;
         }
-        let operand = moved(&instruction, registers).or_else(|| used(&instruction, registers))?;
-        (1..=MAX_OPERAND).contains(&operand.size).then_some(Self { instruction, operand })
+        let operands = match moved(&instruction, registers) {
+            Some(operand) => vec![operand],
+            None => used(&instruction, registers)?,
+        };
+        let sizes_fit = |operand: &Operand| (1..=MAX_OPERAND).contains(&operand.size);
+        operands.iter().all(sizes_fit).then_some(Self { instruction, operands })
     }
 
     /// Where the next instruction is.
@@ -72,8 +95,10 @@ impl Access {
         registers: &mut impl Registers,
         target: &mut impl Target,
     ) -> bool {
-        let Some(kind) = Move::of(&self.instruction) else { return false };
-        let Operand { at, size, writes, .. } = self.operand;
+        let (Some(kind), [operand]) = (Move::of(&self.instruction), &self.operands[..]) else {
+            return false;
+        };
+        let Operand { at, size, writes, .. } = *operand;
         if writes {
             let Some(bytes) = source(&self.instruction, registers) else { return false };
             target.store(at, &bytes[..size]);
@@ -166,29 +191,66 @@ fn moved(instruction: &Instruction, registers: &impl Registers) -> Option<Operan
     }
     let at =
         instruction.virtual_address(operand, 0, |register, _, _| value(registers, register))?;
-    Some(Operand { at, size, reads: !writes, writes })
+    // It is not needed: moves are carried out here.
+    Some(Operand { at, size, reads: !writes, writes, base: None })
 }
 
-/// The memory of any other instruction: one place, for a repeated one that of the next round.
-fn used(instruction: &Instruction, registers: &impl Registers) -> Option<Operand> {
+/// The memory of any other instruction.
+fn used(instruction: &Instruction, registers: &impl Registers) -> Option<Vec<Operand>> {
+    let mut once = *instruction;
+    if once.is_string_instruction() {
+        once.set_has_rep_prefix(false);
+        once.set_has_repne_prefix(false);
+    }
     let mut factory = InstructionInfoFactory::new();
-    let info = factory.info(instruction);
-    let mut found: Option<Operand> = None;
-    for memory in info.used_memory() {
+    let mut found: Vec<Operand> = Vec::new();
+    for memory in factory.info(&once).used_memory() {
         let at = memory.virtual_address(0, |register, _, _| value(registers, register))?;
         let (reads, writes) = directions(memory.access());
         let size = memory.memory_size().size();
-        match &mut found {
-            Some(one) if one.at == at && one.size == size => {
+        match found.iter_mut().find(|one| one.at == at && one.size == size) {
+            Some(one) => {
                 one.reads |= reads;
                 one.writes |= writes;
             }
-            // The caller asks for the place that trapped.
-            Some(_) => continue,
-            None => found = Some(Operand { at, size, reads, writes }),
+            None => {
+                let base = base(instruction, memory);
+                found.push(Operand { at, size, reads, writes, base });
+            }
         }
     }
-    found
+    Some(found)
+}
+
+/// The base register of an operand.
+fn base(instruction: &Instruction, memory: &UsedMemory) -> Option<Base> {
+    let register = memory.base();
+    if !register.is_gpr64() || memory.index().full_register() == register {
+        return None;
+    }
+    let number = register.number();
+    if instruction.memory_base() != register {
+        // Those of strings, and the stack pointer, are moved along.
+        return Some(Base { number, kept: true });
+    }
+    // What the instruction does with the register beside that shows when its address is in another one.
+    let mut elsewhere = *instruction;
+    elsewhere.set_memory_base(if register == Register::R15 {
+        Register::R14
+    } else {
+        Register::R15
+    });
+    let mut factory = InstructionInfoFactory::new();
+    let uses = factory.info(&elsewhere).used_registers();
+    let mut uses = uses.iter().filter(|used| used.register().full_register() == register);
+    match uses.next() {
+        None => Some(Base { number, kept: true }),
+        // Shorter registers leave a part of the address.
+        Some(only) if only.access() == OpAccess::Write && only.register().size() >= 4 => {
+            uses.next().is_none().then_some(Base { number, kept: false })
+        }
+        Some(_) => None,
+    }
 }
 
 fn directions(access: OpAccess) -> (bool, bool) {
@@ -327,7 +389,8 @@ mod tests {
         assert_eq!(access.next(), 0x40_0000 + code.len() as u64);
         let mut device = Device::default();
         let done = access.carry_out(&mut model, &mut device);
-        (model, device, access.operand, done)
+        let [operand] = access.operands[..] else { panic!("{access:?}") };
+        (model, device, operand, done)
     }
 
     #[track_caller]

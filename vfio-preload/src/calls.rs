@@ -6,22 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
-use rustix::mm::{MapFlags, ProtFlags};
-use vfio_sim::device::{BarContent, NotEventFd};
+use vfio_sim::device::NotEventFd;
 use vfio_sim::run::line::Line;
 use vfio_type1::abi::{CdevIoctlError, FileOperation, GroupReply, command, container_file_errno};
-use vfio_type1::{
-    Errno, FdTarget, GroupId, Memory as _, MemoryChange, OpenCdev, OpenGroup, Vaddr, VaddrRange,
-};
+use vfio_type1::{Errno, FdTarget, GroupId, OpenCdev, OpenGroup};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::files::File;
-use crate::guard::PAGE;
-use crate::opened::{OWN_FDS, Opened, OpenedBy, Place};
+use crate::opened::{Opened, OpenedBy};
+use crate::own;
 use crate::say::say;
 use crate::tape::{self, Name};
 use crate::trap;
-use crate::windows::Window;
 use crate::world::{FileId, Node, World};
 
 /// What the kernel answers a call.
@@ -50,9 +46,7 @@ fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
 /// Notes a descriptor that the program has just opened. An error means that the kernel would not have opened
 /// it.
 pub(crate) fn opened(fd: RawFd) -> Result<(), Errno> {
-    if let Some(world) = World::get() {
-        world.files.set(fd, None);
-    }
+    closing(fd);
     let Some(id) = identity(fd) else { return Ok(()) };
     let world = World::get_or_make().ok_or(Errno::ENODEV)?;
     // Before the first copy of ours can fault.
@@ -113,14 +107,14 @@ fn open_cdev(world: &World, device: &str) -> Result<File, Errno> {
 
 /// Notes that a descriptor is about to be closed.
 pub(crate) fn closing(fd: RawFd) {
-    if let Some(world) = World::get().filter(|world| world.files.has(fd) && world.is_own()) {
+    if let Some(world) = World::get().filter(|world| world.files.has(fd) && world.is_here()) {
         world.files.set(fd, None);
     }
 }
 
 /// Notes that descriptors are about to be closed, from `first` to `last`.
 pub(crate) fn closing_all(first: RawFd, last: RawFd) {
-    let Some(world) = World::get().filter(|world| world.is_own()) else { return };
+    let Some(world) = World::get().filter(|world| world.is_here()) else { return };
     for fd in world.files.between(first, last) {
         world.files.set(fd, None);
     }
@@ -128,9 +122,10 @@ pub(crate) fn closing_all(first: RawFd, last: RawFd) {
 
 /// Notes that `to` is open on what `from` is open on.
 pub(crate) fn duplicated(from: RawFd, to: RawFd) {
-    let touched = |world: &&World| world.files.has(from) || world.files.has(to);
-    let Some(world) = World::get().filter(|_| from != to).filter(touched) else { return };
-    if world.is_own() {
+    let concerns = |world: &World| world.files.has(from) || world.files.has(to);
+    if let Some(world) = World::get().filter(|world| from != to && concerns(world))
+        && world.is_here()
+    {
         world.files.set(to, world.files.get(from));
     }
 }
@@ -298,8 +293,7 @@ fn cdev_ioctl(
 #[expect(unsafe_code, reason = "a copy of the program's descriptor is this library's own")]
 fn eventfd(fd: i32) -> Result<EventFd, NotEventFd> {
     let open = borrow(fd).ok_or(NotEventFd::Closed)?;
-    let copy = rustix::io::fcntl_dupfd_cloexec(open, OWN_FDS);
-    let copy = copy.map_err(|_| NotEventFd::Closed)?;
+    let copy = own::copy(open).map_err(|_| NotEventFd::Closed)?;
     let target = rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new());
     if !target.is_ok_and(|target| target.to_bytes() == b"anon_inode:[eventfd]") {
         return Err(NotEventFd::Other);
@@ -308,53 +302,8 @@ fn eventfd(fd: i32) -> Result<EventFd, NotEventFd> {
     Ok(unsafe { EventFd::from_raw_fd(copy.into_raw_fd()) })
 }
 
-/// What is at once in this library's own memory, on the way between a device and the program.
-const CHUNK: usize = 4096;
-
-/// `pread` into the program's memory.
-pub(crate) fn read(world: &World, file: &File, into: u64, bytes: usize, offset: i64) -> Answer {
-    let opened = device(world, file, FileOperation::ReadOrWrite)?;
-    let place = Place::of(offset)?;
-    transfer(bytes, |done, chunk| {
-        let place = Place { offset: place.offset + done as u64, ..place };
-        let read = opened.read(place, chunk)?;
-        let to = Vaddr(into.wrapping_add(done as u64));
-        world.memory.write(to, &chunk[..read]).map_err(|_| Errno::EFAULT)?;
-        Ok(read)
-    })
-}
-
-/// `pwrite` from the program's memory.
-pub(crate) fn write(world: &World, file: &File, from: u64, bytes: usize, offset: i64) -> Answer {
-    let opened = device(world, file, FileOperation::ReadOrWrite)?;
-    let place = Place::of(offset)?;
-    transfer(bytes, |done, chunk| {
-        let from = Vaddr(from.wrapping_add(done as u64));
-        world.memory.read(from, chunk).map_err(|_| Errno::EFAULT)?;
-        opened.write(Place { offset: place.offset + done as u64, ..place }, chunk)
-    })
-}
-
-/// Does a transfer in pieces; one that fails ends it, and is its answer if it is the first.
-fn transfer(
-    bytes: usize,
-    mut piece: impl FnMut(usize, &mut [u8]) -> Result<usize, Errno>,
-) -> Answer {
-    let (mut done, mut buffer) = (0, [0; CHUNK]);
-    while done < bytes || bytes == 0 {
-        let chunk = &mut buffer[..CHUNK.min(bytes - done)];
-        match piece(done, chunk) {
-            Ok(0) => break,
-            Ok(moved) => done += moved,
-            Err(errno) if done == 0 => return Err(errno),
-            Err(_) => break,
-        }
-    }
-    i64::try_from(done).map_err(|_| Errno::EINVAL)
-}
-
 /// The device, if the file is one.
-fn device<'a>(
+pub(crate) fn device<'a>(
     world: &World,
     file: &'a File,
     operation: FileOperation,
@@ -371,97 +320,6 @@ fn device<'a>(
             FileOperation::ReadOrWrite => Errno::EINVAL,
             FileOperation::Seek => Errno::ESPIPE,
         }),
-    }
-}
-
-/// What `mmap` was asked for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct MapRequest {
-    pub(crate) at: u64,
-    pub(crate) bytes: usize,
-    pub(crate) prot: i32,
-    pub(crate) flags: i32,
-    pub(crate) offset: i64,
-}
-
-/// `mmap` of one of our files. Returns the address.
-pub(crate) fn mmap(world: &World, file: &File, request: MapRequest) -> Result<u64, Errno> {
-    let opened = device(world, file, FileOperation::Mmap)?;
-    let place = Place::of(request.offset)?;
-    let bytes = (request.bytes as u64).checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)?;
-    if request.flags & libc::MAP_TYPE == libc::MAP_PRIVATE {
-        return Err(Errno::EINVAL);
-    }
-    let content = opened.mappable(place, bytes)?;
-    let trapped = content != BarContent::Memory;
-    let prot = ProtFlags::from_bits_retain(u32::try_from(request.prot).unwrap_or(0));
-    let real = if trapped { ProtFlags::empty() } else { prot };
-    let at = map_file(opened, request, real)?;
-    let range = VaddrRange::from_size(Vaddr(at), bytes).map_err(|_| Errno::EINVAL)?;
-    world.windows.add(Window {
-        range,
-        device: Arc::clone(opened),
-        region: place.region,
-        offset: place.offset,
-        trapped,
-        readable: prot.contains(ProtFlags::READ),
-        writable: prot.contains(ProtFlags::WRITE),
-    });
-    Ok(at)
-}
-
-#[expect(unsafe_code, reason = "the program asks for the mapping")]
-fn map_file(opened: &Opened, request: MapRequest, prot: ProtFlags) -> Result<u64, Errno> {
-    let flags = MapFlags::from_bits_retain(u32::try_from(request.flags).unwrap_or(0));
-    let offset = u64::try_from(request.offset).map_err(|_| Errno::EINVAL)?;
-    let at = std::ptr::with_exposed_provenance_mut(usize::try_from(request.at).unwrap_or(0));
-    // SAFETY: it is the program that replaces its memory, if it does, as it asked the kernel to.
-    let mapped = unsafe { rustix::mm::mmap(at, request.bytes, prot, flags, opened.file(), offset) };
-    let mapped = mapped.map_err(|error| Errno(error.raw_os_error()))?;
-    Ok(mapped.expose_provenance() as u64)
-}
-
-/// Notes that other things are at addresses now, or nothing.
-pub(crate) fn unmapped(at: u64, bytes: usize) {
-    let Some(world) = World::get() else { return };
-    let Some(bytes) = (bytes as u64).checked_next_multiple_of(PAGE) else { return };
-    if let Ok(range) = VaddrRange::from_size(Vaddr(at), bytes) {
-        if let Some(tape) = &world.tape {
-            world.memory.record(range, MemoryChange::Unmapped);
-            tape.gone(&range);
-        }
-        // A device that this closes is told here, after the list has been let go of.
-        drop(world.windows.remove(&range));
-    }
-}
-
-/// Notes that memory has been moved.
-pub(crate) fn moved(from: u64, bytes: usize, to: u64, new: usize) {
-    let Some(world) = World::get() else { return };
-    let Ok(range) = VaddrRange::from_size(Vaddr(from), bytes as u64) else { return };
-    let windows = world.windows.remove(&range);
-    unmapped(to, new);
-    for window in windows {
-        let at = Vaddr(to + (window.range.first().0 - from));
-        let size = (window.range.last().0 - window.range.first().0 + 1).min(new as u64);
-        if let Ok(range) = VaddrRange::from_size(at, size) {
-            world.windows.add(Window { range, ..window });
-        }
-    }
-}
-
-/// Notes that memory has other permissions: registers go on to be out of reach.
-pub(crate) fn protected(at: u64, bytes: usize, prot: i32) {
-    let Some(world) = World::get().filter(|world| !world.windows.is_empty()) else { return };
-    let Some(bytes) = (bytes as u64).checked_next_multiple_of(PAGE) else { return };
-    let Ok(range) = VaddrRange::from_size(Vaddr(at), bytes) else { return };
-    for part in world.windows.remove(&range) {
-        if part.trapped {
-            trap::put_out_of_reach(&part.range);
-        }
-        let readable = prot & libc::PROT_READ != 0;
-        let writable = prot & libc::PROT_WRITE != 0;
-        world.windows.add(Window { readable, writable, ..part });
     }
 }
 

@@ -3,13 +3,12 @@
 //!
 //! Calls on other descriptors, nearly all of them, find that out from a bit each, without a lock.
 
-use std::array;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use vfio_type1::{Container, Iommufd, OpenGroup};
 
+use crate::fd_set::FdSet;
 use crate::opened::Opened;
 use crate::tape::Name;
 
@@ -22,20 +21,16 @@ pub(crate) enum File {
     Device(Arc<Opened>),
 }
 
-/// Descriptors that can be ours: far more than most limits allow.
-const BITS: usize = 1 << 16;
-
 /// The program's descriptors.
 #[derive(Debug)]
 pub(crate) struct Files {
-    ours: Box<[AtomicU64; BITS / 64]>,
+    ours: Box<FdSet>,
     open: RwLock<Vec<Option<Arc<File>>>>,
 }
 
 impl Default for Files {
     fn default() -> Self {
-        let ours = Box::new(array::from_fn(|_| AtomicU64::new(0)));
-        Self { ours, open: RwLock::default() }
+        Self { ours: Box::new(FdSet::new()), open: RwLock::default() }
     }
 }
 
@@ -43,9 +38,7 @@ impl Files {
     /// Whether a descriptor is ours.
     #[inline]
     pub(crate) fn has(&self, fd: RawFd) -> bool {
-        let Ok(at) = usize::try_from(fd) else { return false };
-        let word = self.ours.get(at / 64);
-        word.is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (at % 64)) != 0)
+        self.ours.has(fd)
     }
 
     /// What a descriptor is open on, if it is ours.
@@ -61,19 +54,17 @@ impl Files {
     /// Notes what a descriptor is open on: a file of ours, or another one.
     pub(crate) fn set(&self, fd: RawFd, file: Option<Arc<File>>) {
         let Ok(at) = usize::try_from(fd) else { return };
-        if at >= BITS || (file.is_none() && !self.has(fd)) {
+        if file.is_none() && !self.has(fd) {
             return;
         }
-        let bit = 1 << (at % 64);
         let before = {
             let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+            if !self.ours.set(fd, file.is_some()) {
+                return;
+            }
             if open.len() <= at {
                 open.resize(at + 1, None);
             }
-            match file.is_some() {
-                true => self.ours[at / 64].fetch_or(bit, Ordering::Relaxed),
-                false => self.ours[at / 64].fetch_and(!bit, Ordering::Relaxed),
-            };
             std::mem::replace(&mut open[at], file)
         };
         // Closed without the lock: closing a container takes a while.
@@ -82,9 +73,7 @@ impl Files {
 
     /// The descriptors of ours between two, inclusive.
     pub(crate) fn between(&self, first: RawFd, last: RawFd) -> Vec<RawFd> {
-        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        let fds = (0..).zip(open.iter()).filter_map(|(fd, file)| file.as_ref().map(|_| fd));
-        fds.filter(|fd| (first..=last).contains(fd)).collect()
+        self.ours.between(first, last).collect()
     }
 }
 

@@ -10,8 +10,9 @@ use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
 
 use vfio_type1::Errno;
 
-use crate::calls::{self, Answer, MapRequest};
-use crate::{next, trap};
+use crate::calls::{self, Answer};
+use crate::mapping::{self, MapRequest};
+use crate::{next, own, transfer, trap};
 
 /// Leaves an errno for the program.
 fn set_errno(errno: Errno) {
@@ -86,6 +87,10 @@ opens! {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn close(fd: c_int) -> c_int {
+    if own::keeps(fd) {
+        set_errno(Errno::EBADF);
+        return -1;
+    }
     calls::closing(fd);
     // SAFETY: as libc's.
     unsafe { next::close(fd) }
@@ -94,9 +99,18 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     const CLOEXEC: c_int = 4;
-    if flags & CLOEXEC == 0 {
-        let end = |fd: c_uint| c_int::try_from(fd).unwrap_or(c_int::MAX);
+    let end = |fd: c_uint| c_int::try_from(fd).unwrap_or(c_int::MAX);
+    if flags & CLOEXEC == 0 && first <= last {
         calls::closing_all(end(first), end(last));
+        for (first, last) in own::others(end(first), end(last)) {
+            let (first, last) = (first.unsigned_abs(), last.unsigned_abs());
+            // SAFETY: as libc's.
+            let result = unsafe { next::close_range(first, last, flags) };
+            if result != 0 {
+                return result;
+            }
+        }
+        return 0;
     }
     // SAFETY: as libc's.
     unsafe { next::close_range(first, last, flags) }
@@ -167,7 +181,7 @@ macro_rules! reads {
         ) -> isize {
             match calls::ours(fd) {
                 Some((world, file)) => {
-                    size(calls::read(world, &file, address(into), bytes, offset))
+                    size(transfer::read(world, &file, address(into), bytes, offset))
                 }
                 // SAFETY: as libc's.
                 None => unsafe { next::$name(fd, into, bytes, offset $(, $room)?) },
@@ -189,7 +203,7 @@ macro_rules! writes {
         unsafe extern "C" fn $name(fd: c_int, from: *const c_void, bytes: usize, offset: i64) -> isize {
             match calls::ours(fd) {
                 Some((world, file)) => {
-                    size(calls::write(world, &file, address(from), bytes, offset))
+                    size(transfer::write(world, &file, address(from), bytes, offset))
                 }
                 // SAFETY: as libc's.
                 None => unsafe { next::$name(fd, from, bytes, offset) },
@@ -204,7 +218,7 @@ writes! { pwrite pwrite64 }
 #[unsafe(no_mangle)]
 unsafe extern "C" fn read(fd: c_int, into: *mut c_void, bytes: usize) -> isize {
     match calls::ours(fd) {
-        Some((world, file)) => size(calls::read(world, &file, address(into), bytes, 0)),
+        Some((world, file)) => size(transfer::read(world, &file, address(into), bytes, 0)),
         // SAFETY: as libc's.
         None => unsafe { next::read(fd, into, bytes) },
     }
@@ -213,10 +227,43 @@ unsafe extern "C" fn read(fd: c_int, into: *mut c_void, bytes: usize) -> isize {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn write(fd: c_int, from: *const c_void, bytes: usize) -> isize {
     match calls::ours(fd) {
-        Some((world, file)) => size(calls::write(world, &file, address(from), bytes, 0)),
+        Some((world, file)) => size(transfer::write(world, &file, address(from), bytes, 0)),
         // SAFETY: as libc's.
         None => unsafe { next::write(fd, from, bytes) },
     }
+}
+
+macro_rules! vectors {
+    ($($name:ident($transfer:ident $(, $offset:ident: $offset_type:ty)? $(; $flags:ident)?);)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(
+            fd: c_int, list: *const libc::iovec, count: c_int
+            $(, $offset: $offset_type)? $(, $flags: c_int)?
+        ) -> isize {
+            let Some((world, file)) = calls::ours(fd) else {
+                // SAFETY: as libc's.
+                return unsafe { next::$name(fd, list, count $(, $offset)? $(, $flags)?) };
+            };
+            // Without an offset it is the file's, which is 0.
+            let from = [0_i64 $(, $offset)?].into_iter().last().unwrap_or(0);
+            size(transfer::in_pieces(world, address(list.cast()), count, from, |at, bytes, offset| {
+                transfer::$transfer(world, &file, at, bytes, offset)
+            }))
+        }
+    )*};
+}
+
+vectors! {
+    readv(read);
+    writev(write);
+    preadv(read, offset: i64);
+    preadv64(read, offset: i64);
+    pwritev(write, offset: i64);
+    pwritev64(write, offset: i64);
+    preadv2(read, offset: i64; flags);
+    preadv64v2(read, offset: i64; flags);
+    pwritev2(write, offset: i64; flags);
+    pwritev64v2(write, offset: i64; flags);
 }
 
 macro_rules! seeks {
@@ -245,7 +292,7 @@ macro_rules! mmaps {
         ) -> *mut c_void {
             if flags & libc::MAP_ANONYMOUS == 0 && let Some((world, file)) = calls::ours(fd) {
                 let request = MapRequest { at: address(at), bytes, prot, flags, offset };
-                return match calls::mmap(world, &file, request) {
+                return match mapping::mmap(world, &file, request) {
                     Ok(at) => pointer(at),
                     Err(errno) => {
                         set_errno(errno);
@@ -256,7 +303,7 @@ macro_rules! mmaps {
             // SAFETY: as libc's.
             let mapped = unsafe { next::$name(at, bytes, prot, flags, fd, offset) };
             if mapped != FAILED && flags & libc::MAP_FIXED != 0 {
-                calls::unmapped(address(mapped), bytes);
+                mapping::unmapped(address(mapped), bytes);
             }
             mapped
         }
@@ -268,7 +315,7 @@ mmaps! { mmap mmap64 }
 #[unsafe(no_mangle)]
 unsafe extern "C" fn munmap(at: *mut c_void, bytes: usize) -> c_int {
     // Before the addresses can be anything else.
-    calls::unmapped(address(at), bytes);
+    mapping::unmapped(address(at), bytes);
     // SAFETY: as libc's.
     unsafe { next::munmap(at, bytes) }
 }
@@ -281,22 +328,35 @@ unsafe extern "C" fn mremap(
     flags: c_int,
     to: *mut c_void,
 ) -> *mut c_void {
+    if mapping::grows(address(at), bytes, new) {
+        set_errno(Errno::EFAULT);
+        return FAILED;
+    }
     // SAFETY: as libc's.
     let moved = unsafe { next::mremap(at, bytes, new, flags, to) };
     if moved != FAILED {
-        calls::moved(address(at), bytes, address(moved), new);
+        mapping::moved(address(at), bytes, address(moved), new);
     }
     moved
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int {
-    // SAFETY: as libc's.
-    let result = unsafe { next::mprotect(at, bytes, prot) };
-    if result == 0 {
-        calls::protected(address(at), bytes, prot);
+    let (mut from, mut left) = (at, bytes);
+    for registers in mapping::protected(address(at), bytes, prot) {
+        let before = (registers.first().0 - address(from)) as usize;
+        // SAFETY: as libc's.
+        if before > 0 && unsafe { next::mprotect(from, before, prot) } != 0 {
+            return -1;
+        }
+        let past = before + (registers.last().0 - registers.first().0) as usize + 1;
+        (from, left) = (from.wrapping_byte_add(past), left.saturating_sub(past));
     }
-    result
+    match left {
+        0 if bytes > 0 => 0,
+        // SAFETY: as libc's.
+        _ => unsafe { next::mprotect(from, left, prot) },
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -309,10 +369,21 @@ unsafe extern "C" fn sigaction(
     unsafe { trap::set_action(signal, new, old) }
 }
 
-#[unsafe(no_mangle)]
-unsafe extern "C" fn signal(signal: c_int, handler: usize) -> usize {
-    // SAFETY: as libc's.
-    unsafe { trap::set_handler(signal, handler) }
+macro_rules! signals {
+    ($($name:ident: $flags:expr;)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(signal: c_int, handler: usize) -> usize {
+            // SAFETY: as libc's.
+            trap::set_handler(signal, handler, $flags).unwrap_or_else(|| unsafe { next::$name(signal, handler) })
+        }
+    )*};
+}
+
+signals! {
+    signal: libc::SA_RESTART;
+    // What `signal` is in programs that are compiled for System V, or for C alone.
+    __sysv_signal: libc::SA_RESETHAND;
+    sysv_signal: libc::SA_RESETHAND;
 }
 
 macro_rules! masks {

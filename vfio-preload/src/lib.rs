@@ -16,13 +16,16 @@
 //! - `guard`: copies in this process that end, instead of faulting, where there is no memory;
 //! - `windows`: the BARs that are mapped into the process;
 //! - `memory`: the process's memory as the emulator sees it;
+//! - `fd_set`, `own`: sets of file descriptors; those that are this library's own;
 //! - `opened`: an open device: its file, its regions, its mappings;
 //! - `world`: the host, made when the program first opens a file of VFIO's;
 //! - `files`: which of the program's file descriptors are ours;
 //! - `tape`: the recording of the calls, if one is wanted;
-//! - `calls`: what each call does on them;
+//! - `calls`, `transfer`, `mapping`: what each call does on them: ioctls, reads and writes, mappings;
 //! - `access`: the instruction that touched a BAR, carried out on a device instead;
-//! - `trap`: the signals that such an instruction raises, and the program's own handlers of them;
+//! - `context`: the registers of the thread that executes it;
+//! - `step`: the instruction executed on memory instead, where it is not carried out;
+//! - `trap`: the signals that it raises, and the program's own handlers of them;
 //! - `next`, `hooks`: libc's functions, and those that stand in front of them.
 //!
 //! A process has a world of its own; a child has none until it opens files itself.
@@ -32,15 +35,21 @@
 
 mod access;
 mod calls;
+mod context;
+mod fd_set;
 mod files;
 mod guard;
 mod hooks;
+mod mapping;
 mod memory;
 mod next;
 mod opened;
+mod own;
 mod say;
 mod start;
+mod step;
 mod tape;
+mod transfer;
 mod trap;
 mod windows;
 mod world;

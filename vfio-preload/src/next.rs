@@ -87,6 +87,16 @@ next! {
     __pread64_chk(fd: c_int, into: *mut c_void, bytes: usize, offset: i64, room: usize) -> isize;
     pwrite(fd: c_int, from: *const c_void, bytes: usize, offset: i64) -> isize;
     pwrite64(fd: c_int, from: *const c_void, bytes: usize, offset: i64) -> isize;
+    readv(fd: c_int, list: *const libc::iovec, count: c_int) -> isize;
+    writev(fd: c_int, list: *const libc::iovec, count: c_int) -> isize;
+    preadv(fd: c_int, list: *const libc::iovec, count: c_int, offset: i64) -> isize;
+    preadv64(fd: c_int, list: *const libc::iovec, count: c_int, offset: i64) -> isize;
+    pwritev(fd: c_int, list: *const libc::iovec, count: c_int, offset: i64) -> isize;
+    pwritev64(fd: c_int, list: *const libc::iovec, count: c_int, offset: i64) -> isize;
+    preadv2(fd: c_int, list: *const libc::iovec, count: c_int, offset: i64, flags: c_int) -> isize;
+    preadv64v2(fd: c_int, list: *const libc::iovec, count: c_int, offset: i64, flags: c_int) -> isize;
+    pwritev2(fd: c_int, list: *const libc::iovec, count: c_int, offset: i64, flags: c_int) -> isize;
+    pwritev64v2(fd: c_int, list: *const libc::iovec, count: c_int, offset: i64, flags: c_int) -> isize;
     lseek(fd: c_int, offset: i64, whence: c_int) -> i64;
     lseek64(fd: c_int, offset: i64, whence: c_int) -> i64;
     mmap(at: *mut c_void, bytes: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
@@ -96,6 +106,8 @@ next! {
     mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int;
     sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
     signal(signal: c_int, handler: usize) -> usize;
+    __sysv_signal(signal: c_int, handler: usize) -> usize;
+    sysv_signal(signal: c_int, handler: usize) -> usize;
     sigprocmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int;
     pthread_sigmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int;
     syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long;

@@ -13,12 +13,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
-use vfio_sim::device::{BarContent, PciDevice, RegionError};
+use vfio_sim::device::{BarContent, PciDevice};
 use vfio_type1::{
     Access, Errno, Fault, Memory, OpenCdev, OpenDevice, PinFault, PinnedRun, Vaddr, VaddrRange,
 };
 
 use crate::guard;
+use crate::own;
 use crate::tape::Name;
 use crate::world::World;
 
@@ -27,9 +28,6 @@ const REGION_SHIFT: u32 = 40;
 
 /// Regions that there is room for.
 const REGIONS: u64 = 16;
-
-/// Our own descriptors are numbered from here on, out of the way of the program's.
-pub(crate) const OWN_FDS: i32 = 700;
 
 /// A device of the host, whether it is open or not.
 pub(crate) struct Slot {
@@ -45,7 +43,7 @@ impl Slot {
         let file = rustix::fs::memfd_create("vfio-device", flags)?;
         rustix::fs::ftruncate(&file, REGIONS << REGION_SHIFT)?;
         rustix::fs::fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
-        let file = rustix::io::fcntl_dupfd_cloexec(&file, OWN_FDS)?;
+        let file = own::keep(&file)?;
         for bar in &device.function().bars {
             if let Some(memory) = device.bar_memory(bar.index) {
                 let at = u64::from(bar.index) << REGION_SHIFT;
@@ -171,8 +169,7 @@ impl Opened {
 
     /// A descriptor of the file, for the program.
     pub(crate) fn descriptor(&self) -> Result<OwnedFd, Errno> {
-        rustix::io::fcntl_dupfd_cloexec(&self.slot.file, 0)
-            .map_err(|error| Errno(error.raw_os_error()))
+        rustix::io::fcntl_dupfd_cloexec(&self.slot.file, 0).map_err(errno)
     }
 
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
@@ -182,7 +179,7 @@ impl Opened {
     /// Reads a region, as `pread` does.
     pub(crate) fn read(&self, place: Place, into: &mut [u8]) -> Result<usize, Errno> {
         self.check_bound()?;
-        self.device().read(place.region, place.offset, into).map_err(|error| refuse(&error))
+        self.device().read(place.region, place.offset, into).map_err(|error| error.errno())
     }
 
     /// Writes a region, as `pwrite` does.
@@ -193,7 +190,7 @@ impl Opened {
         if let Some((world, tape)) = World::get().and_then(|w| Some((w, w.tape.as_ref()?))) {
             tape.notes(world);
         }
-        written.map_err(|error| refuse(&error))
+        written.map_err(|error| error.errno())
     }
 
     /// What a mapping of `length` bytes from `place` on would show. EINVAL for what cannot be mapped.
@@ -210,8 +207,8 @@ impl Opened {
     }
 }
 
-fn refuse(error: &RegionError) -> Errno {
-    error.errno()
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno(error.raw_os_error())
 }
 
 impl Drop for Opened {

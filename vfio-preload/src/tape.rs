@@ -21,7 +21,7 @@ use vfio_type1::{Access, Memory as _, Vaddr, VaddrRange};
 use crate::calls::Answer;
 use crate::guard::PAGE;
 use crate::memory::ProcessMemory;
-use crate::opened::OWN_FDS;
+use crate::own;
 use crate::world::World;
 
 /// The name of a file in the recording. If it was opened, it is closed there when this goes.
@@ -80,7 +80,7 @@ impl Tape {
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
         let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
-        let file = rustix::io::fcntl_dupfd_cloexec(&file, OWN_FDS)?;
+        let file = own::keep(&file)?;
         Ok(Self { file, known: Mutex::default(), order: Mutex::default() })
     }
 

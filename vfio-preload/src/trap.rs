@@ -4,38 +4,35 @@
 //! Registers lie in pages that may not be accessed, so an access raises SIGSEGV in the thread that makes
 //! it. The handler finds the device, carries the instruction out on it (`access`), and returns
 //! behind it: a store has done its work when the next instruction runs. An instruction that cannot be
-//! carried out is executed, alone, on memory that stands in for the registers, and SIGTRAP behind
-//! it puts everything back.
+//! carried out is executed on other memory (`step`).
 //!
 //! The program's own handlers of these signals are kept here and called for all else. The signals are never
 //! blocked: a fault while they are would end the program.
 //!
-//! Our handler runs on the thread's own stack: alternate stacks are often too small for a device model.
+//! Our handler runs on the thread's own stack, since alternate stacks are often too small for a device model;
+//! and so do the program's handlers of these signals. Nobody handles the end of a stack.
 #![expect(unsafe_code, reason = "signal handlers read and change the registers of a thread")]
 
-use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
-use std::mem::{self, MaybeUninit};
+use std::mem;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::mm::{MprotectFlags, mprotect};
-use vfio_type1::{Vaddr, VaddrRange};
+use vfio_type1::Vaddr;
 
-use crate::access::{Access, MAX_CODE, MAX_OPERAND, Operand, Registers, Target};
-use crate::guard::{self, PAGE};
+use crate::access::{Access, MAX_CODE, Target};
+use crate::context::Thread;
+use crate::guard;
 use crate::next;
 use crate::opened::Place;
 use crate::say::say;
+use crate::step;
 use crate::windows::Window;
 use crate::world::World;
 
 /// The signals that are ours.
 const SIGNALS: [c_int; 3] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGTRAP];
-
-/// The trap flag, in the flags register: SIGTRAP behind the next instruction.
-const TRAP_FLAG: i64 = 1 << 8;
 
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
@@ -64,11 +61,38 @@ pub(crate) fn install() {
         let mut old = action;
         action.sa_sigaction = on_signal as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER | libc::SA_RESTART;
+        // Others wait: their handlers may use the device that is at work.
+        action.sa_mask = all_but_ours();
         // SAFETY: both are actions.
         if unsafe { next::sigaction(signal, &raw const action, &raw mut old) } == 0 {
             *before = Some(Action(old));
         }
     }
+    drop(programs);
+    unblock();
+}
+
+/// Unblocks our signals in this thread: whoever has started the program may have blocked them.
+fn unblock() {
+    // SAFETY: a set is made in place.
+    unsafe {
+        let mut set = mem::zeroed();
+        for signal in SIGNALS {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        next::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut());
+    }
+}
+
+/// All signals but ours.
+pub(crate) fn all_but_ours() -> libc::sigset_t {
+    // SAFETY: a set is made in place.
+    let all = unsafe {
+        let mut all = mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        all
+    };
+    kept_open(&all)
 }
 
 /// A mask without our signals.
@@ -115,99 +139,23 @@ pub(crate) unsafe fn set_action(
     0
 }
 
-/// `signal`, likewise.
-///
-/// # Safety
-///
-/// As libc's.
-pub(crate) unsafe fn set_handler(signal: c_int, handler: usize) -> usize {
-    if place_of(signal).is_none() || !INSTALLED.load(Ordering::Acquire) {
-        // SAFETY: the caller's.
-        return unsafe { next::signal(signal, handler) };
-    }
+/// `signal`, likewise, with these flags of an action. `None` if the signal is not ours.
+pub(crate) fn set_handler(signal: c_int, handler: usize, flags: c_int) -> Option<usize> {
+    place_of(signal).filter(|_| INSTALLED.load(Ordering::Acquire))?;
     // SAFETY: all bits 0 are an action.
     let (mut new, mut old): (libc::sigaction, libc::sigaction) = unsafe { mem::zeroed() };
     new.sa_sigaction = handler;
-    new.sa_flags = libc::SA_RESTART;
+    new.sa_flags = flags;
     // SAFETY: both are actions.
     unsafe { set_action(signal, &raw const new, &raw mut old) };
-    old.sa_sigaction
-}
-
-/// The registers of the interrupted thread.
-struct Thread<'a>(&'a mut libc::ucontext_t);
-
-/// Where the general registers are in the kernel's order, by their numbers in instructions.
-const GENERAL: [c_int; 16] = [
-    libc::REG_RAX,
-    libc::REG_RCX,
-    libc::REG_RDX,
-    libc::REG_RBX,
-    libc::REG_RSP,
-    libc::REG_RBP,
-    libc::REG_RSI,
-    libc::REG_RDI,
-    libc::REG_R8,
-    libc::REG_R9,
-    libc::REG_R10,
-    libc::REG_R11,
-    libc::REG_R12,
-    libc::REG_R13,
-    libc::REG_R14,
-    libc::REG_R15,
-];
-
-impl Thread<'_> {
-    fn register(&mut self, index: c_int) -> &mut i64 {
-        &mut self.0.uc_mcontext.gregs[usize::try_from(index).unwrap_or(0)]
-    }
-
-    fn at(&mut self) -> u64 {
-        self.register(libc::REG_RIP).cast_unsigned()
-    }
-
-    fn go_on_at(&mut self, at: u64) {
-        *self.register(libc::REG_RIP) = at.cast_signed();
-    }
-
-    fn set_single_step(&mut self, on: bool) {
-        let flags = self.register(libc::REG_EFL);
-        *flags = if on { *flags | TRAP_FLAG } else { *flags & !TRAP_FLAG };
-    }
-}
-
-impl Registers for Thread<'_> {
-    fn general(&self, number: usize) -> u64 {
-        let index = usize::try_from(GENERAL[number]).unwrap_or(0);
-        self.0.uc_mcontext.gregs[index].cast_unsigned()
-    }
-
-    fn set_general(&mut self, number: usize, value: u64) {
-        *self.register(GENERAL[number]) = value.cast_signed();
-    }
-
-    fn vector(&self, number: usize) -> [u8; 16] {
-        // SAFETY: the kernel always saves these registers on x86-64.
-        let words = unsafe { (*self.0.uc_mcontext.fpregs)._xmm[number].element };
-        let mut bytes = [0; 16];
-        for (part, word) in bytes.chunks_exact_mut(4).zip(words) {
-            part.copy_from_slice(&word.to_le_bytes());
-        }
-        bytes
-    }
-
-    fn set_vector(&mut self, number: usize, value: [u8; 16]) {
-        let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| value[4 * at + byte]));
-        // SAFETY: as above; the handler's return puts them back into the registers.
-        unsafe { (*self.0.uc_mcontext.fpregs)._xmm[number].element = std::array::from_fn(word) };
-    }
+    Some(old.sa_sigaction)
 }
 
 /// The registers behind a window.
-struct Bar<'a> {
-    window: &'a Window,
+pub(crate) struct Bar<'a> {
+    pub(crate) window: &'a Window,
     /// Whether the device has answered so far.
-    answers: bool,
+    pub(crate) answers: bool,
 }
 
 impl Bar<'_> {
@@ -239,8 +187,11 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     // SAFETY: the address is that of this thread's errno, which calls in here may change.
     let errno = unsafe { *libc::__errno_location() };
     let handled = match signal {
-        libc::SIGTRAP => STEP.finish(&mut thread),
-        _ => touched(&mut thread, at, Vaddr(fault)),
+        libc::SIGTRAP => step::finish(&mut thread),
+        _ => {
+            step::give_up(&mut thread);
+            touched(&mut thread, at, Vaddr(fault))
+        }
     };
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
@@ -252,151 +203,90 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
 /// Carries out an access to registers. `None` if it was none; the error is the signal that the program
 /// gets for it.
 fn touched(thread: &mut Thread<'_>, at: u64, fault: Vaddr) -> Option<Result<(), c_int>> {
-    let window = World::get()?.windows.find(fault)?;
+    let world = World::get()?;
+    let window = world.windows.find(fault)?;
     let mut code = [0; MAX_CODE];
     let length = guard::read(at, &mut code)
         .map_or_else(|read| usize::try_from(read).unwrap_or(0), |()| MAX_CODE);
     let access = Access::decode(&code[..length], at, thread)?;
-    let operand = access.operand;
-    let last = Vaddr(operand.at.checked_add(operand.size as u64 - 1)?);
-    if !(Vaddr(operand.at)..=last).contains(&fault) || !window.trapped {
-        return None;
-    }
-    if !window.range.contains(Vaddr(operand.at)) || !window.range.contains(last) {
+    let operand = access.operands.iter().find(|operand| operand.contains(fault.0))?;
+    if window.trapped && !window.holds(operand) {
         say(format!(
             "an access at {fault} runs over the end of a mapped BAR; that is not emulated"
         ));
-        return None;
     }
-    if operand.reads && !window.readable && !window.writable || operand.writes && !window.writable {
+    if !window.takes(operand) {
         return None;
     }
     let mut bar = Bar { window: &window, answers: true };
-    if access.carry_out(thread, &mut bar) {
-        if bar.answers {
-            thread.go_on_at(access.next());
+    if !access.carry_out(thread, &mut bar) {
+        if operand.base.is_none() {
+            say(format!("the instruction at {at:#x} on a mapped BAR is not emulated"));
+            return None;
         }
-    } else {
-        STEP.begin(thread, &window, operand);
+        return Some(step::begin(thread, world, &access));
+    }
+    if bar.answers {
+        thread.go_on_at(access.next());
     }
     // Of a BAR that does not decode there is no page.
     Some(if bar.answers { Ok(()) } else { Err(libc::SIGBUS) })
 }
 
-/// An instruction that is executed on memory that stands in for registers. There is one at a time, in all
-/// threads: the memory can be accessed by all of them.
-struct Step {
-    /// The thread whose instruction it is, or 0.
-    thread: AtomicI32,
-    state: UnsafeCell<Option<StepState>>,
-}
-
-struct StepState {
-    window: Window,
-    operand: Operand,
-    mask: libc::sigset_t,
-}
-
-// SAFETY: the state is accessed by the thread alone whose number is there.
-unsafe impl Sync for Step {}
-
-static STEP: Step = Step { thread: AtomicI32::new(0), state: UnsafeCell::new(None) };
-
-/// The pages that an operand lies in.
-fn pages(operand: &Operand) -> (u64, u64) {
-    let first = operand.at & !(PAGE - 1);
-    let end = (operand.at + operand.size as u64).next_multiple_of(PAGE);
-    (first, end - first)
-}
-
-/// Lets accesses to the pages of a window trap.
-pub(crate) fn put_out_of_reach(range: &VaddrRange) {
-    let first = range.first().0;
-    protect((first, range.last().0 - first + 1), MprotectFlags::empty());
-}
-
-fn protect((first, bytes): (u64, u64), flags: MprotectFlags) {
-    let at = ptr::with_exposed_provenance_mut(usize::try_from(first).unwrap_or(0));
-    // SAFETY: the pages are those of a window, which the program accesses through us alone.
-    let done = unsafe { mprotect(at, usize::try_from(bytes).unwrap_or(0), flags) };
-    debug_assert!(done.is_ok(), "a window's pages can be protected");
-}
-
-impl Step {
-    fn begin(&self, thread: &mut Thread<'_>, window: &Window, operand: Operand) {
-        let own = rustix::thread::gettid().as_raw_nonzero().get();
-        while self.thread.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            std::hint::spin_loop();
-        }
-        let mut bytes = [0; MAX_OPERAND];
-        let bytes = &mut bytes[..operand.size];
-        let mut bar = Bar { window, answers: true };
-        if operand.reads {
-            bar.load(operand.at, bytes);
-        }
-        protect(pages(&operand), MprotectFlags::READ | MprotectFlags::WRITE);
-        // What is not ours must wait, or its handler would be executed step by step.
-        let mask = thread.0.uc_sigmask;
-        // SAFETY: a set of all signals is made in place.
-        thread.0.uc_sigmask = unsafe {
-            let mut all = MaybeUninit::uninit();
-            libc::sigfillset(all.as_mut_ptr());
-            kept_open(&all.assume_init())
-        };
-        let _ = guard::write(operand.at, bytes);
-        thread.set_single_step(true);
-        // SAFETY: this thread's number is there.
-        unsafe { *self.state.get() = Some(StepState { window: window.clone(), operand, mask }) };
+/// What the program has set for a signal. An action that is for once is taken away.
+fn action_of(signal: c_int) -> Option<libc::sigaction> {
+    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    let place = place_of(signal).and_then(|at| programs.get_mut(at))?;
+    let Action(action) = (*place)?;
+    if action.sa_flags & libc::SA_RESETHAND != 0 {
+        // SAFETY: all bits 0 are the default action.
+        *place = Some(Action(unsafe { mem::zeroed() }));
     }
-
-    /// Ends it. `None` if SIGTRAP is not for us.
-    fn finish(&self, thread: &mut Thread<'_>) -> Option<Result<(), c_int>> {
-        let own = rustix::thread::gettid().as_raw_nonzero().get();
-        if self.thread.load(Ordering::Relaxed) != own {
-            return None;
-        }
-        // SAFETY: this thread's number is there.
-        let StepState { window, operand, mask } = unsafe { (*self.state.get()).take() }?;
-        let mut bytes = [0; MAX_OPERAND];
-        let bytes = &mut bytes[..operand.size];
-        let _ = guard::read(operand.at, bytes);
-        protect(pages(&operand), MprotectFlags::empty());
-        thread.set_single_step(false);
-        thread.0.uc_sigmask = mask;
-        self.thread.store(0, Ordering::Release);
-        let mut bar = Bar { window: &window, answers: true };
-        if operand.writes {
-            bar.store(operand.at, bytes);
-        }
-        Some(if bar.answers { Ok(()) } else { Err(libc::SIGBUS) })
-    }
+    Some(action)
 }
 
 /// Lets the program have a signal that is not ours.
 fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    let programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
-    let action = place_of(signal).and_then(|at| programs[at]);
-    drop(programs);
-    match action.map(|Action(action)| (action.sa_sigaction, action.sa_flags)) {
+    // SAFETY: the kernel gives both to a handler with SA_SIGINFO.
+    let (sent, interrupted) =
+        unsafe { ((*info).si_code <= 0, (*context.cast::<libc::ucontext_t>()).uc_sigmask) };
+    match action_of(signal).map(|action| (action.sa_sigaction, action)) {
+        Some((libc::SIG_IGN, _)) if sent => {}
         None | Some((libc::SIG_DFL | libc::SIG_IGN, _)) => {
-            // SAFETY: all bits 0 are the default action. The instruction is executed again, and ends the
-            // program as it would have without us.
+            // SAFETY: all bits 0 are the default action. It ends the program, as it would have without us.
             unsafe {
                 let default: libc::sigaction = mem::zeroed();
                 next::sigaction(signal, &raw const default, ptr::null_mut());
                 libc::raise(signal);
             }
         }
-        Some((handler, flags)) if flags & libc::SA_SIGINFO != 0 => {
-            // SAFETY: with this flag it is the address of such a function.
-            let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
-                unsafe { mem::transmute(handler) };
-            handler(signal, info, context);
+        Some((handler, action)) => {
+            // SAFETY: sets of signals; the return from our handler puts the thread's mask back.
+            unsafe {
+                next::pthread_sigmask(libc::SIG_SETMASK, &raw const interrupted, ptr::null_mut());
+                next::pthread_sigmask(libc::SIG_BLOCK, &raw const action.sa_mask, ptr::null_mut());
+            }
+            call(handler, action.sa_flags, signal, info, context);
         }
-        Some((handler, _)) => {
-            // SAFETY: it is the address of such a function.
-            let handler: extern "C" fn(c_int) = unsafe { mem::transmute(handler) };
-            handler(signal);
-        }
+    }
+}
+
+/// Calls the program's handler.
+fn call(
+    handler: usize,
+    flags: c_int,
+    signal: c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut c_void,
+) {
+    if flags & libc::SA_SIGINFO != 0 {
+        // SAFETY: with this flag it is the address of such a function.
+        let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
+            unsafe { mem::transmute(handler) };
+        handler(signal, info, context);
+    } else {
+        // SAFETY: it is the address of such a function.
+        let handler: extern "C" fn(c_int) = unsafe { mem::transmute(handler) };
+        handler(signal);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use vfio_type1::{Vaddr, VaddrRange};
 
+use crate::access::Operand;
 use crate::opened::Opened;
 
 /// A part of a BAR in the process's memory.
@@ -28,6 +29,21 @@ impl Window {
     /// The offset in the BAR of an address in the window.
     pub(crate) fn offset_of(&self, at: Vaddr) -> u64 {
         self.offset + (at.0 - self.range.first().0)
+    }
+
+    /// Whether the operand of an instruction is registers of this window, all of it, that the program may access so.
+    pub(crate) fn takes(&self, operand: &Operand) -> bool {
+        // The processor knows no memory that can be written and not read.
+        let allowed = (!operand.reads || self.readable || self.writable)
+            && (!operand.writes || self.writable);
+        self.trapped && allowed && self.holds(operand)
+    }
+
+    /// Whether all of an operand is in the window.
+    pub(crate) fn holds(&self, operand: &Operand) -> bool {
+        let last = operand.at.checked_add(operand.size as u64 - 1);
+        let inside = |at: u64| self.range.contains(Vaddr(at));
+        inside(operand.at) && last.is_some_and(inside)
     }
 
     /// The part of it in a range that it shares addresses with.
@@ -94,6 +110,22 @@ impl Windows {
             *list = kept;
         });
         removed
+    }
+
+    /// Changes what windows with registers have in a range, and returns where that is, ascending.
+    pub(crate) fn change_trapped(
+        &self,
+        range: &VaddrRange,
+        change: impl Fn(&mut Window),
+    ) -> Vec<VaddrRange> {
+        let mut parts = self.remove(range);
+        for part in &mut parts {
+            if part.trapped {
+                change(part);
+            }
+            self.add(part.clone());
+        }
+        parts.iter().filter(|part| part.trapped).map(|part| part.range).collect()
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Window>)) {

@@ -43,9 +43,9 @@ pub(crate) type FileId = (u64, u64);
 
 #[derive(Debug)]
 pub(crate) struct World {
+    /// The process that it was made in.
+    pid: Pid,
     pub(crate) settings: Settings,
-    /// The process that it is of. A child that `vfork` has made runs in its parent's memory.
-    process_id: Pid,
     host: Host,
     pub(crate) vfio: Vfio,
     pub(crate) memory: Arc<ProcessMemory>,
@@ -88,6 +88,11 @@ impl World {
         WORLD.store(ptr::null_mut(), Ordering::Release);
     }
 
+    /// Whether it is this process's: a child of `vfork` has its parent's memory, and descriptors of its own.
+    pub(crate) fn is_here(&self) -> bool {
+        self.pid == getpid()
+    }
+
     fn make() -> Result<Self, SettingsError> {
         let path = std::env::var_os(SETTINGS_VARIABLE).unwrap_or_default();
         let settings = Settings::load(Path::new(&path))?;
@@ -105,7 +110,7 @@ impl World {
         vfio.set_watch(tape.is_some());
         let limit = AtomicU64::new(u64::MAX);
         let world = Self {
-            process_id: getpid(),
+            pid: getpid(),
             settings,
             host,
             vfio,
@@ -144,12 +149,6 @@ impl World {
             self.process.set_memlock(limit);
             self.note(Line::SetMemlock(limit));
         }
-    }
-
-    /// Whether the caller runs in the process that the world is of, and not in a child that has borrowed its
-    /// memory until it executes something else.
-    pub(crate) fn is_own(&self) -> bool {
-        getpid() == self.process_id
     }
 
     /// The file of VFIO's that has this identity.
