@@ -304,7 +304,7 @@ mod tests {
         );
         assert_eq!(error("frobnicate => 0 0\n"), "line 6: unknown call \"frobnicate\"");
         assert_eq!(error("close c => 0 0 0\n"), "line 6: unexpected \"0\"");
-        assert_eq!(error("iommufd i => 3 0\n"), "line 6: iommufd is not emulated yet");
+        assert_eq!(error("iommufd\n"), "line 6: no \"=>\", and so no answer");
         assert_eq!(
             error("# kernel 6.6.1\n").split(';').next(),
             Some("line 6: unknown kernel \"6.6.1\"")
