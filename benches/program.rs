@@ -15,7 +15,7 @@ use std::fs::File;
 use std::hint::black_box;
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,7 +26,7 @@ use vfio_bindings::bindings::vfio::{
     VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE, vfio_iommu_type1_dma_map,
     vfio_iommu_type1_dma_unmap,
 };
-use vfio_sim::run::SETTINGS_VARIABLE;
+use vfio_sim::run::SETTINGS_FILE;
 use vfio_type1::abi::command;
 use vfio_type1::extension;
 
@@ -160,7 +160,7 @@ fn start_again() -> ! {
 }
 
 fn start(criterion: &mut Criterion) {
-    if std::env::var_os(SETTINGS_VARIABLE).is_none() {
+    if !Path::new(SETTINGS_FILE).exists() {
         start_again();
     }
     benchmark(criterion);

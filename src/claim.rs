@@ -5,14 +5,13 @@
 //! `drivers/iommu/iommu.c`): none of its devices may do DMA for the kernel or, from 6.6, for the
 //! firmware. Before, only opening a device asks.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::attach::AttachError;
 use crate::errno::Errno;
 use crate::host::{Group, GroupId};
 use crate::kernel::{Behaviours, DirectRegions, Ownership};
 use crate::reserved::ReservedRegion;
-use crate::sync::{Mutex, MutexGuard};
 
 /// Why a container does not take a group; see [`crate::SetContainerError`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,7 +78,7 @@ impl AddGroupError {
     }
 }
 
-/// Who has claimed a group, and how many times over.
+/// Who has claimed a group, and how many times over. Nothing else happens under its lock.
 #[derive(Debug, Default)]
 pub(crate) struct Claims(Mutex<Option<(usize, u32)>>);
 

@@ -3,7 +3,8 @@
 //!
 //! [`Container::ioctl`], [`OpenGroup::ioctl`], [`Iommufd::ioctl`] and [`OpenCdev::ioctl`] take a command
 //! and an argument, read the request from the caller's memory, hand it to the typed door, and write back
-//! what the kernel writes back. This layer knows bytes, sizes and their order; every other rule is behind the typed door.
+//! what the kernel writes back. This layer knows bytes, sizes and their order; every other rule is behind
+//! the typed door.
 //!
 //! [`Bytes`] is for whoever adds another door of this kind, as `vfio-sim` does for devices.
 //!

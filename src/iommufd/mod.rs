@@ -7,7 +7,8 @@
 //! `context` is what its descriptors share, `objects` the numbers that programs know things by. `ioas` is
 //! an address space; what is done to it is in `map`, `place`, `pin`, `unmap`, `attach` and `access`;
 //! `remove` is `unmap` with those who have to know.
-//! `bind` is how devices come; the calls of iommufd's own are in `native`, `allow` and `option`. The mapping table, the bus and the locked-memory account are those of type1.
+//! `bind` is how devices come; the calls of iommufd's own are in `native`, `allow` and `option`. The
+//! mapping table and the bus are those of type1.
 
 mod access;
 mod allow;

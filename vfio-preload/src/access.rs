@@ -6,8 +6,8 @@
 //! memory that stands in (`trap`).
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    Register, UsedMemory,
+    Code, Decoder, DecoderOptions, EncodingKind, Instruction, InstructionInfoFactory, Mnemonic,
+    OpAccess, OpKind, Register, UsedMemory,
 };
 
 /// Bytes of the longest instruction.
@@ -137,6 +137,10 @@ enum Move {
 impl Move {
     fn of(instruction: &Instruction) -> Option<Self> {
         use Mnemonic as M;
+        // These may have masks, and registers that are out of reach here.
+        if instruction.code().encoding() == EncodingKind::EVEX {
+            return None;
+        }
         match instruction.mnemonic() {
             // As instructions on strings they have no operand for a register.
             M::Movsd if instruction.is_string_instruction() => None,
@@ -460,6 +464,8 @@ mod tests {
         assert_eq!(touched(&[0xf0, 0x48, 0x0f, 0xc1, 0x07]), (8, true, true)); // lock xadd
         assert_eq!(touched(&[0xf6, 0x07, 0x01]), (1, true, false)); // test byte [rdi], 1
         assert_eq!(touched(&[0xc5, 0xfe, 0x7f, 0x0f]), (32, false, true)); // vmovdqu [rdi], ymm1
+        // vmovaps [rdi], xmm16: a register that is out of reach
+        assert_eq!(touched(&[0x62, 0xe1, 0x7c, 0x08, 0x29, 0x07]), (16, false, true));
         assert!(Access::decode(&[0x90], 0, &Model::default()).is_none(), "nop");
         assert!(Access::decode(&[0x06], 0, &Model::default()).is_none(), "invalid");
         assert!(Access::decode(&[0x89], 0, &Model::default()).is_none(), "cut short");

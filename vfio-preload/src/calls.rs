@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, Owne
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 use vfio_sim::device::NotEventFd;
 use vfio_sim::run::line::Line;
 use vfio_type1::abi::{CdevIoctlError, FileOperation, GroupReply, command, container_file_errno};
@@ -48,6 +48,12 @@ fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
 pub(crate) fn opened(fd: RawFd) -> Result<(), Errno> {
     closing(fd);
     let Some(id) = identity(fd) else { return Ok(()) };
+    // One that is only a place in the tree opens nothing; nor does a child that borrows its parent's memory.
+    let place = borrow(fd).and_then(|fd| rustix::fs::fcntl_getfl(fd).ok());
+    let elsewhere = World::get().is_some_and(|world| !world.is_here());
+    if elsewhere || place.is_none_or(|flags| flags.contains(OFlags::PATH)) {
+        return Ok(());
+    }
     let world = World::get_or_make().ok_or(Errno::ENODEV)?;
     // Before the first copy of ours can fault.
     trap::install();
@@ -81,8 +87,12 @@ fn open_group(world: &World, fd: RawFd, group: GroupId) -> Result<File, Errno> {
     // The lock goes with the last descriptor, in whatever process: one opener at a time.
     let file = borrow(fd).ok_or(Errno::EBADF)?;
     let lock = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
+    let lock = lock.map_err(|error| match error {
+        rustix::io::Errno::WOULDBLOCK => Errno::EBUSY,
+        error => Errno(error.raw_os_error()),
+    });
     let opened = || world.vfio.open_group(group, &world.process).map_err(|error| error.errno());
-    let (name, opened) = (Name::new(), lock.map_err(|_| Errno::EBUSY).and_then(|()| opened()));
+    let (name, opened) = (Name::new(), lock.and_then(|()| opened()));
     if let (Some(tape), Some(device)) = (&world.tape, world.device_of(group)) {
         match lock {
             Ok(()) => tape.write(
@@ -136,12 +146,18 @@ pub(crate) fn ours(fd: RawFd) -> Option<(&'static World, Arc<File>)> {
     world.files.get(fd).map(|file| (world, file))
 }
 
+/// The ioctls that the kernel carries out on any file: FIONCLEX, FIOCLEX, FIONBIO, FIOASYNC.
+const GENERIC: [u64; 4] = [0x5450, 0x5451, 0x5421, 0x5452];
+
 /// The type of VFIO's ioctls, in bits 8 to 15 of the command.
 const VFIO_TYPE: u64 = 0x3b;
 
 /// An ioctl; `None` if it is not for us.
 #[inline]
 pub(crate) fn ioctl(fd: RawFd, command: u64, arg: u64) -> Option<Answer> {
+    if GENERIC.contains(&command) {
+        return None;
+    }
     let Some((world, file)) = ours(fd) else {
         let strange = command >> 8 & 0xff == VFIO_TYPE && identity(fd).is_some();
         return strange.then(|| Err(refuse_inherited(fd)));

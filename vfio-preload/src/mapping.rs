@@ -66,7 +66,10 @@ fn map_file(opened: &Opened, request: MapRequest, prot: ProtFlags) -> Result<u64
 pub(crate) fn unmapped(at: u64, bytes: usize) {
     let Some(world) = World::get() else { return };
     let Some(bytes) = (bytes as u64).checked_next_multiple_of(PAGE) else { return };
-    if let Ok(range) = VaddrRange::from_size(Vaddr(at), bytes) {
+    // What is not at a page's start the kernel refuses.
+    if let Some(range) =
+        VaddrRange::from_size(Vaddr(at), bytes).ok().filter(|_| at.is_multiple_of(PAGE))
+    {
         if let Some(tape) = &world.tape {
             world.memory.record(range, MemoryChange::Unmapped);
             tape.gone(&range);
@@ -111,7 +114,7 @@ pub(crate) fn protected(at: u64, bytes: usize, prot: i32) -> Vec<VaddrRange> {
         return Vec::new();
     };
     let bytes = (bytes as u64).checked_next_multiple_of(PAGE).unwrap_or(0);
-    let range = VaddrRange::from_size(Vaddr(at), bytes).ok().filter(|_| at % PAGE == 0);
+    let range = VaddrRange::from_size(Vaddr(at), bytes).ok().filter(|_| at.is_multiple_of(PAGE));
     let change = |window: &mut Window| {
         window.readable = prot & libc::PROT_READ != 0;
         window.writable = prot & libc::PROT_WRITE != 0;

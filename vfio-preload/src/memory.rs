@@ -15,6 +15,9 @@ use crate::windows::Windows;
 /// have to ask for more.
 const USER_END: u64 = (1 << 47) - PAGE;
 
+/// What is pinned at once, in bytes.
+const BATCH: u64 = 512 * PAGE;
+
 /// The memory of this process.
 #[derive(Debug)]
 pub(crate) struct ProcessMemory {
@@ -75,7 +78,9 @@ impl Memory for ProcessMemory {
             }
             last = Vaddr(window.range.first().0 - 1);
         }
-        let last = last.min(Vaddr(USER_END - 1));
+        // In pieces, so that the limit on locked memory is looked at before all memory has been brought in.
+        let batch = first.0.saturating_add(BATCH - 1) | (PAGE - 1);
+        let last = last.min(Vaddr(USER_END - 1)).min(Vaddr(batch));
         let span = last.0.checked_sub(first.0).ok_or(fault)?;
         match guard::touch(first.0, span / PAGE + 1, access.writes()) {
             Ok(()) => Ok(PinnedRun { last, charged: true }),

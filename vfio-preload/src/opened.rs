@@ -44,6 +44,7 @@ impl Slot {
         rustix::fs::ftruncate(&file, REGIONS << REGION_SHIFT)?;
         rustix::fs::fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
         let file = own::keep(&file)?;
+        device.descriptors().into_iter().for_each(own::protect);
         for bar in &device.function().bars {
             if let Some(memory) = device.bar_memory(bar.index) {
                 let at = u64::from(bar.index) << REGION_SHIFT;

@@ -29,6 +29,11 @@ pub(crate) fn keep(file: impl AsFd) -> io::Result<OwnedFd> {
     Ok(copy)
 }
 
+/// Counts a descriptor among those that stay open.
+pub(crate) fn protect(fd: RawFd) {
+    KEPT.set(fd, true);
+}
+
 /// Whether a descriptor is one that stays open.
 pub(crate) fn keeps(fd: RawFd) -> bool {
     KEPT.has(fd)

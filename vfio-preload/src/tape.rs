@@ -147,6 +147,10 @@ impl Tape {
         while at < end {
             let (next, writable) = run(memory, at, end);
             self.note(at, next, writable);
+            // Nobody looks behind the first page that is not there.
+            if writable.is_none() {
+                return;
+            }
             at = next;
         }
     }

@@ -208,7 +208,14 @@ fn touched(thread: &mut Thread<'_>, at: u64, fault: Vaddr) -> Option<Result<(), 
     let mut code = [0; MAX_CODE];
     let length = guard::read(at, &mut code)
         .map_or_else(|read| usize::try_from(read).unwrap_or(0), |()| MAX_CODE);
-    let access = Access::decode(&code[..length], at, thread)?;
+    let Some(access) = Access::decode(&code[..length], at, thread) else {
+        let bytes = &code[..length];
+        say(format!(
+            "the instruction at {at:#x} ({bytes:02x?}) accesses a mapped BAR in a way that is not \
+             emulated; use plain loads and stores, or vfio-sim run --no-mmap"
+        ));
+        return None;
+    };
     let operand = access.operands.iter().find(|operand| operand.contains(fault.0))?;
     if window.trapped && !window.holds(operand) {
         say(format!(

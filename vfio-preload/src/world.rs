@@ -15,7 +15,7 @@ use vfio_sim::device::Pace;
 use vfio_sim::host::Host;
 use vfio_sim::render::cdevs;
 use vfio_sim::run::line::Line;
-use vfio_sim::run::{SETTINGS_VARIABLE, Settings, SettingsError};
+use vfio_sim::run::{SETTINGS_FILE, Settings, SettingsError};
 use vfio_type1::{Errno, GroupId, Process, Vfio};
 
 use crate::files::Files;
@@ -94,8 +94,7 @@ impl World {
     }
 
     fn make() -> Result<Self, SettingsError> {
-        let path = std::env::var_os(SETTINGS_VARIABLE).unwrap_or_default();
-        let settings = Settings::load(Path::new(&path))?;
+        let settings = Settings::load(Path::new(SETTINGS_FILE))?;
         let (host, vfio) = settings.boot()?;
         let windows = Arc::new(Windows::default());
         let memory = Arc::new(ProcessMemory::new(Arc::clone(&windows)));

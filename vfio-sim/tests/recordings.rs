@@ -2,7 +2,7 @@
 //! Promise: the emulator gives the answers of the recorded kernels, byte for byte.
 //!
 //! `tests/traces` holds recordings of Debian 5.10, 6.1, 6.12 and 7.2 and of a 7.3 kernel on VT-d,
-//! AMD-Vi, SMMUv3, virtio-iommu, with emulated groups, and without an IOMMU.
+//! AMD-Vi, SMMUv3, virtio-iommu, with emulated groups, without an IOMMU, and on iommufd.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
 
@@ -71,6 +71,17 @@ fn a_wrong_answer_is_found_and_explained() {
     assert_eq!((&*difference.kernel, &*difference.emulator), ("0", "-1 EINVAL"));
     assert!(difference.call.contains("VFIO_IOMMU_MAP_DMA"), "{difference:?}");
     assert!(difference.rule.as_ref().unwrap().contains("MSI window"), "{difference:?}");
+}
+
+#[test]
+fn a_name_stands_for_the_newest_file_that_is_open() {
+    let text = "# kernel 7.3.4\n\
+        # iommu vtd aperture 0 ffffffff pgsizes 1000 coherent 0 isolated-msi 1\n\
+        # group 3: 0000:00:03.0 \n\
+        iommufd c => 0 0\ncontainer c => 0 0\nioctlv c 3b66 1 => -1 22\nclose c => 0 0\n\
+        ioctlv c 3b66 1 => -1 19\nclose c => 0 0\nclose c => -1 9\n# end\n";
+    let trace = Trace::parse("test", text).unwrap();
+    assert_eq!(replay(&trace, trace.kernel).unwrap().differences, []);
 }
 
 #[test]

@@ -126,12 +126,6 @@ pub enum IrqError {
         /// The file descriptor.
         fd: i32,
     },
-    /// An eventfd cannot be watched, most likely since the process has too many files open. ENOMEM.
-    #[error("an eventfd cannot be used: {problem}")]
-    Unusable {
-        /// What the operating system says.
-        problem: String,
-    },
 }
 
 impl IrqError {
@@ -152,7 +146,6 @@ impl IrqError {
             Self::Action { .. } | Self::MaskByEventfd | Self::UnmaskByEventfd => Errno::ENOTTY,
             Self::NoVectors { .. } => Errno::ERANGE,
             Self::ClosedFd { .. } => Errno::EBADF,
-            Self::Unusable { .. } => Errno::ENOMEM,
         }
     }
 }

@@ -2,38 +2,34 @@
 //! An eventfd that a device signals.
 
 use std::fmt;
-use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::eventfd::EventFd;
-
-use crate::device::irq_error::IrqError;
 
 /// An eventfd that is signalled without ever waiting for its owner, even if it is a blocking one.
 pub(super) struct Listener {
     eventfd: EventFd,
-    room: Epoll,
 }
 
 impl Listener {
-    pub(super) fn new(eventfd: EventFd) -> Result<Self, IrqError> {
-        Self::watch(eventfd).map_err(|error| IrqError::Unusable { problem: error.to_string() })
-    }
-
-    fn watch(eventfd: EventFd) -> io::Result<Self> {
-        let room = Epoll::new()?;
-        let event = EpollEvent::new(EventSet::OUT, 0);
-        room.ctl(ControlOperation::Add, eventfd.as_raw_fd(), event)?;
-        Ok(Self { eventfd, room })
+    pub(super) fn new(eventfd: EventFd) -> Self {
+        Self { eventfd }
     }
 
     pub(super) fn signal(&self) {
-        let has_room = self.room.wait(0, &mut [EpollEvent::default()]);
+        let mut room = [PollFd::from_borrowed_fd(self.descriptor(), PollFlags::OUT)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         // Without room the owner has more signals to read than it will ever count.
-        if has_room.is_ok_and(|events| events == 1) {
+        if poll(&mut room, Some(&at_once)) == Ok(1) {
             let _ = self.eventfd.write(1);
         }
+    }
+
+    #[expect(unsafe_code, reason = "the eventfd's type does not lend its descriptor")]
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        // SAFETY: the eventfd is open for as long as it is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.eventfd.as_raw_fd()) }
     }
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The seam to device models: what a device is, and what it does.
 
+use std::os::fd::RawFd;
+
 use crate::device::link::Link;
 use crate::pci::BarKind;
 
@@ -170,6 +172,12 @@ pub trait Model: Send {
 
     /// Forgets everything, as after power-on.
     fn reset(&mut self);
+
+    /// The file descriptors that it keeps open: a process that is shared with a program keeps the program
+    /// from closing them.
+    fn descriptors(&self) -> Vec<RawFd> {
+        Vec::new()
+    }
 }
 
 /// The low half of what was written.

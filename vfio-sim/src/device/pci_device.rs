@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -108,6 +109,11 @@ impl PciDevice {
     /// What it is.
     pub fn function(&self) -> &Function {
         &self.shared.function
+    }
+
+    /// The file descriptors that its model keeps open.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        self.shared.lock().model.descriptors()
     }
 
     /// The size of a region in bytes: a BAR, 0 to 5, or [`CONFIG_REGION`]; 0 if it is not there.

@@ -274,5 +274,5 @@ fn listener(fd: i32, resolve: Resolve<'_>) -> Result<Option<Listener>, IrqError>
         NotEventFd::Closed => IrqError::ClosedFd { fd },
         NotEventFd::Other => IrqError::NoEventFd { fd },
     })?;
-    Listener::new(eventfd).map(Some)
+    Ok(Some(Listener::new(eventfd)))
 }

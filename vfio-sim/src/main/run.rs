@@ -20,7 +20,7 @@ use clap::Args;
 use rustix::thread::{CapabilitySet, capabilities};
 use vfio_sim::render;
 use vfio_sim::run::program::{self, ProgramError};
-use vfio_sim::run::{SETTINGS_VARIABLE, Settings, stage};
+use vfio_sim::run::{SETTINGS_FILE, Settings, stage};
 use vfio_type1::Kernel;
 
 use super::{PlaceArguments, Stop, complain};
@@ -67,9 +67,6 @@ const NOT_FOUND: u8 = 127;
 /// The name of the library, which lies beside the tool.
 const LIBRARY: &str = "libvfio_preload.so";
 
-/// Where the library finds its settings: in the `/sys` that is the program's alone.
-const SETTINGS: &str = "/sys/kernel/vfio-sim.json";
-
 pub(super) fn run(arguments: &RunArguments, out: &mut impl Write) -> Result<ExitCode, Stop> {
     let Some(host) = &arguments.host else { return matrix::run(arguments) };
     let settings = settings(arguments, host)?;
@@ -91,13 +88,12 @@ pub(super) fn run(arguments: &RunArguments, out: &mut impl Write) -> Result<Exit
     if let Err(error) = stage::enter().and_then(|()| stage::set(&files)) {
         return Ok(fail(CANNOT_SET_UP, &error));
     }
-    if let Err(error) = settings.save(Path::new(SETTINGS)) {
-        return Ok(fail(CANNOT_SET_UP, &format!("{SETTINGS}: {error}")));
+    if let Err(error) = settings.save(Path::new(SETTINGS_FILE)) {
+        return Ok(fail(CANNOT_SET_UP, &format!("{SETTINGS_FILE}: {error}")));
     }
     let error = Command::new(&program)
         .arg0(&arguments.command[0])
         .args(&arguments.command[1..])
-        .env(SETTINGS_VARIABLE, SETTINGS)
         .env("LD_PRELOAD", preload(&library))
         .exec();
     Ok(fail(CANNOT_RUN, &format!("{}: {error}", program.display())))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the library inside the program is told: a file, named by an environment variable.
+//! What the library inside the program is told: a file in a place of its own.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -12,8 +12,8 @@ use crate::host::{BootError, Host};
 use crate::known::FindError;
 use crate::{device, hosts};
 
-/// The environment variable that names the file of settings.
-pub const SETTINGS_VARIABLE: &str = "VFIO_SIM_SETTINGS";
+/// Where they are: in the `/sys` that is the program's alone.
+pub const SETTINGS_FILE: &str = "/sys/kernel/vfio-sim.json";
 
 /// What a program runs on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

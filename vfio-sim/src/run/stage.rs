@@ -37,7 +37,18 @@ const MIXED: [&str; 11] = [
 ];
 
 /// What does not show of this machine, also if the host has nothing in its place; and what is made another way.
-const HIDDEN: [&str; 4] = ["dev/iommu", "dev/ptmx", "dev/vfio", "sys/kernel/iommu_groups"];
+const HIDDEN: [&str; 6] = [
+    "dev/iommu",
+    "dev/ptmx",
+    "dev/vfio",
+    "sys/kernel/iommu_groups",
+    // What a run that this one is inside of has made.
+    "dev/.before",
+    "sys/kernel/vfio-sim.json",
+];
+
+/// Files that anyone may open, as udev's rules have it; the others are their owner's.
+const FOR_ALL: [&str; 2] = ["vfio", "iommu"];
 
 /// A host's files that cannot be put in place.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +107,19 @@ pub fn set(tree: &Tree) -> Result<(), StageError> {
         stage.mix(top)?;
         if top == "dev" {
             stage.open_terminals().map_err(at(&place))?;
+            set_modes(tree)?;
         }
+    }
+    Ok(())
+}
+
+/// Sets who may open VFIO's files.
+fn set_modes(tree: &Tree) -> Result<(), StageError> {
+    let paths = tree.nodes().map(|(path, _)| Path::new("/").join(path));
+    for path in paths.filter(|path| path.starts_with("/dev") && path.is_file()) {
+        let all = path.file_name().is_some_and(|name| FOR_ALL.iter().any(|known| name == *known));
+        let mode = if all { 0o666 } else { 0o600 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(at(&path))?;
     }
     Ok(())
 }

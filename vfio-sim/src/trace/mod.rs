@@ -328,6 +328,7 @@ mod tests {
         assert_eq!(error("close c => 0 0 0\n"), "line 6: unexpected \"0\"");
         assert_eq!(error("memory rx 1000 1000\n"), "line 6: memory is rw, ro or none, not \"rx\"");
         assert_eq!(error("memory rw 1000 1000 => 0 0\n"), "line 6: memory has no answer");
+        assert_eq!(error("iommufd\n"), "line 6: no \"=>\", and so no answer");
         assert_eq!(
             error("# kernel 6.6.1\n").split(';').next(),
             Some("line 6: unknown kernel \"6.6.1\"")

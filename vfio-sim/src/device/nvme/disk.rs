@@ -4,7 +4,7 @@
 //! Memory is a file without a name, so there is one way to all of them. The system calls are made
 //! without libc, since a device may work inside a program whose libc leads to it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SeekFrom, Stat};
@@ -93,7 +93,7 @@ impl Disk {
         let problem = |error: Errno| DiskError::NoMemory { size, problem: error.to_string() };
         let file = fs::memfd_create("vfio-sim-disk", MemfdFlags::CLOEXEC).map_err(problem)?;
         fs::ftruncate(&file, size).map_err(problem)?;
-        Ok(Self { file, size, read_only: false })
+        Ok(Self { file: moved_up(file), size, read_only: false })
     }
 
     fn open_file(path: &Path, block: u32) -> Result<Self, DiskError> {
@@ -113,7 +113,11 @@ impl Disk {
         if size == 0 || !size.is_multiple_of(block.into()) {
             return Err(DiskError::Size { path: owned(), size, block });
         }
-        Ok(Self { file, size, read_only })
+        Ok(Self { file: moved_up(file), size, read_only })
+    }
+
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 
     /// In bytes.
@@ -186,6 +190,13 @@ impl Disk {
         }
         retry_on_intr(|| fs::fdatasync(&self.file)).map_err(write_status)
     }
+}
+
+/// The same file by a high number, if there is room: a program that shares this process may close low ones
+/// that it does not know.
+fn moved_up(file: OwnedFd) -> OwnedFd {
+    const HIGH: RawFd = 700;
+    io::fcntl_dupfd_cloexec(&file, HIGH).unwrap_or(file)
 }
 
 /// Opens a file for writing, or for reading only if it is read-only; says which. Root may write any file,

@@ -22,6 +22,8 @@ mod settings;
 mod status;
 mod transfer;
 
+use std::os::fd::RawFd;
+
 use vfio_type1::Iova;
 
 use crate::device::link::Link;
@@ -247,6 +249,10 @@ impl Model for Nvme {
 
     fn interrupt_line(&self) -> bool {
         self.queues.wants_line(self.registers.masked())
+    }
+
+    fn descriptors(&self) -> Vec<RawFd> {
+        vec![self.disk.descriptor()]
     }
 
     fn reset(&mut self) {

@@ -25,6 +25,10 @@ pub(super) fn run(
     out: &mut impl Write,
 ) -> Result<ExitCode, Stop> {
     let name = arguments.host.as_deref().unwrap_or_default();
+    // Before the program has done its work, so that it is not lost.
+    if let Some(trace) = &arguments.trace {
+        std::fs::write(trace, "").map_err(|error| unwritable(trace, &error))?;
+    }
     let (status, texts) = match recorded(arguments, name, host, kernel, Output::Shown) {
         Ok(recorded) => recorded,
         Err(error) => return Ok(fail(CANNOT_SET_UP, &error)),
@@ -106,6 +110,10 @@ fn wait_for(command: &mut Command) -> std::io::Result<u8> {
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
+fn unwritable(path: &Path, error: &dyn Display) -> Stop {
+    Stop::BadInput(format!("{}: {error}", path.display()))
+}
+
 /// The first process's recording goes to the file, others' to files with a number behind.
 fn write_traces(path: &Path, texts: &[String]) -> Result<(), Stop> {
     for (number, text) in (1..).zip(texts) {
@@ -113,8 +121,7 @@ fn write_traces(path: &Path, texts: &[String]) -> Result<(), Stop> {
         if number > 1 {
             name.push(format!(".{number}"));
         }
-        std::fs::write(&name, text)
-            .map_err(|error| Stop::BadInput(format!("{}: {error}", Path::new(&name).display())))?;
+        std::fs::write(&name, text).map_err(|error| unwritable(Path::new(&name), &error))?;
     }
     if texts.is_empty() {
         complain("no process of the program opened a file of VFIO's: there is nothing to record");
