@@ -35,7 +35,8 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Stop> {
             Some(status) => format!("exit {status}"),
             None => "not tried".to_owned(),
         };
-        writeln!(out, "{:<width$}  {verdict:<9}  {}", row.host, row.reason)?;
+        let line = format!("{:<width$}  {verdict:<9}  {}", row.host, row.reason);
+        writeln!(out, "{}", line.trim_end())?;
         tried += u32::from(row.status.is_some());
         failed += u32::from(row.status.is_some_and(|status| status != 0));
     }

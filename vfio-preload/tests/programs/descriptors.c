@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// Descriptors of VFIO's files are descriptors like any other.
+#include "client.h"
+
+static int speaks(int container) { return ioctl(container, VFIO_GET_API_VERSION) == VFIO_API_VERSION; }
+
+static void text_is(int fd, const char *expected) {
+    char link[64], text[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, text, sizeof text - 1);
+    CHECK(length > 0);
+    text[length] = 0;
+    CHECK(!strcmp(text, expected));
+}
+
+static void proc_tells_the_path(void) {
+    struct vfio vfio = open_group();
+    text_is(vfio.container, "/dev/vfio/vfio");
+    text_is(vfio.group, group_path());
+}
+
+static void copies_are_the_same_file(void) {
+    struct vfio vfio = open_device();
+    int copies[] = {
+        dup(vfio.container),
+        dup2(vfio.container, 100),
+        dup3(vfio.container, 101, O_CLOEXEC),
+        fcntl(vfio.container, F_DUPFD, 200),
+        fcntl(vfio.container, F_DUPFD_CLOEXEC, 300),
+    };
+    CHECK(!close(vfio.container));
+    CHECK_FAILS(ioctl(vfio.container, VFIO_GET_API_VERSION), EBADF);
+    void *page = memory(PAGE, PROT_READ | PROT_WRITE);
+    for (size_t i = 0; i < sizeof copies / sizeof *copies; i++) {
+        CHECK(speaks(copies[i]));
+        // All of them are one container: the address is taken.
+        CHECK(!map_dma(copies[i], page, PAGE * i, PAGE, READ_WRITE));
+        CHECK_FAILS(map_dma(copies[0], page, PAGE * i, PAGE, READ_WRITE), EEXIST);
+    }
+    CHECK(fcntl(copies[2], F_GETFD) == FD_CLOEXEC);
+    CHECK(fcntl(copies[3], F_GETFD) == 0);
+}
+
+static void the_last_copy_closes(void) {
+    int group = open(group_path(), O_RDWR), copy = dup(group);
+    CHECK(copy >= 0);
+    CHECK(!close(group));
+    CHECK_FAILS(open(group_path(), O_RDWR), EBUSY);
+    CHECK(!close(copy));
+    CHECK(open(group_path(), O_RDWR) >= 0);
+}
+
+static void another_file_in_its_place_closes(void) {
+    int group = open(group_path(), O_RDWR), other = open("/dev/null", O_RDWR);
+    CHECK(dup2(other, group) == group);
+    CHECK(write(group, "x", 1) == 1);
+    CHECK_FAILS(ioctl(group, VFIO_GROUP_UNSET_CONTAINER), ENOTTY);
+    CHECK(open(group_path(), O_RDWR) >= 0);
+}
+
+static void a_range_is_closed(void) {
+    struct vfio vfio = open_device();
+    CHECK(!close_range((unsigned)vfio.container, (unsigned)vfio.device, 0));
+    CHECK_FAILS(ioctl(vfio.device, VFIO_DEVICE_RESET), EBADF);
+    open_device();
+}
+
+static void the_rest_may_be_closed(void) {
+    struct vfio vfio = open_device();
+    // As daemons do.
+    CHECK(!close_range((unsigned)vfio.device + 1, ~0U, 0));
+    for (int fd = vfio.device + 1; fd < 2000; fd++)
+        CHECK_FAILS(close(fd), EBADF);
+    volatile struct engine *engine = map_engine(vfio.device);
+    CHECK(engine->identification == 0x45414d44);
+    CHECK(fcntl(vfio.device, F_DUPFD, 0) >= 0);
+}
+
+static void the_device_is_closed_on_exec(void) {
+    struct vfio vfio = open_device();
+    CHECK(fcntl(vfio.device, F_GETFD) == FD_CLOEXEC);
+    CHECK(fcntl(vfio.container, F_GETFD) == 0);
+}
+
+static void a_low_limit_suffices(void) {
+    struct rlimit limit = {64, 64};
+    CHECK(!setrlimit(RLIMIT_NOFILE, &limit));
+    struct vfio vfio = open_device();
+    CHECK(vfio.device < 10);
+    int event = eventfd(0, 0);
+    CHECK(!set_interrupt(vfio.device, 0, event));
+}
+
+static void the_device_outlives_group_and_container(void) {
+    struct vfio vfio = open_device();
+    volatile struct engine *engine = map_engine(vfio.device);
+    CHECK(!close(vfio.container) && !close(vfio.group));
+    CHECK(!ioctl(vfio.device, VFIO_DEVICE_RESET));
+    CHECK(!close(vfio.device));
+    // The mapping is a reference to the file.
+    CHECK(engine->identification == 0x45414d44);
+    CHECK(!munmap((void *)engine, PAGE));
+    open_device();
+}
+
+static void system_calls_without_libc(void) {
+    int container = (int)syscall(SYS_openat, AT_FDCWD, "/dev/vfio/vfio", O_RDWR);
+    int group = (int)syscall(SYS_open, group_path(), O_RDWR);
+    CHECK(!syscall(SYS_ioctl, group, VFIO_GROUP_SET_CONTAINER, &container));
+    CHECK(!syscall(SYS_ioctl, container, VFIO_SET_IOMMU, VFIO_TYPE1_IOMMU));
+    int device = (int)syscall(SYS_ioctl, group, VFIO_GROUP_GET_DEVICE_FD, address());
+    volatile struct engine *engine =
+        (void *)syscall(SYS_mmap, NULL, PAGE, PROT_READ, MAP_SHARED, device, (long)region(device, 0).offset);
+    CHECK(engine->identification == 0x45414d44);
+    uint32_t word;
+    CHECK(syscall(SYS_pread64, device, &word, 4, (long)region(device, 0).offset) == 4);
+    CHECK(word == 0x45414d44);
+    CHECK(!syscall(SYS_munmap, engine, PAGE));
+    CHECK(!syscall(SYS_close, device) && !syscall(SYS_close, group));
+    CHECK_FAILS(syscall(SYS_ioctl, group, VFIO_GROUP_UNSET_CONTAINER), EBADF);
+}
+
+CASES(CASE(proc_tells_the_path), CASE(copies_are_the_same_file), CASE(the_last_copy_closes),
+      CASE(another_file_in_its_place_closes), CASE(a_range_is_closed), CASE(the_rest_may_be_closed),
+      CASE(the_device_is_closed_on_exec), CASE(a_low_limit_suffices),
+      CASE(the_device_outlives_group_and_container), CASE(system_calls_without_libc))

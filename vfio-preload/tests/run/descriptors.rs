@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Promise: descriptors of VFIO's files are descriptors like any other.
+
+use crate::cases;
+
+cases!(
+    "descriptors",
+    "dma-engine",
+    [
+        proc_tells_the_path,
+        copies_are_the_same_file,
+        the_last_copy_closes,
+        another_file_in_its_place_closes,
+        a_range_is_closed,
+        the_rest_may_be_closed,
+        the_device_is_closed_on_exec,
+        a_low_limit_suffices,
+        the_device_outlives_group_and_container,
+        system_calls_without_libc,
+    ]
+);

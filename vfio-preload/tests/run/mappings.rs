@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Promise: regions are read, written and mapped as the kernel lets programs do it, and what it refuses is
+//! refused with its errno.
+
+use crate::cases;
+
+cases!(
+    "mappings",
+    "nvme",
+    [
+        a_part_is_unmapped,
+        another_mapping_takes_the_place,
+        a_mapping_is_moved,
+        protection_is_changed,
+        protection_is_changed_around,
+        an_access_behind_a_mapping_is_a_fault,
+        what_cannot_be_mapped,
+        regions_are_mapped_as_they_say,
+        regions_are_read_to_their_ends,
+        addresses_without_memory,
+        pieces_are_read_and_written_in_order,
+    ]
+);

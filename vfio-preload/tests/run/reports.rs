@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Promise: a report names the mistakes of a program that no errno told it of, or that it did not look at.
+
+use crate::said::{Said, run};
+use crate::tool::compiled;
+
+/// The report on a case of `tests/programs/mistakes.c`.
+fn report(case: &str) -> Option<Said> {
+    let (program, run) = (compiled("mistakes")?, run("dma-engine")?);
+    Some(run.options(["--report"]).program(program, [case]))
+}
+
+#[test]
+fn a_map_that_failed_and_was_not_looked_at() {
+    let Some(said) = report("ignores_a_refusal") else { return };
+    let said = said.ok().complains("refused: f1: VFIO_IOMMU_MAP_DMA ");
+    let said = said.complains("touches the MSI window 0xfee00000..0xfeefffff of group");
+    let said = said.complains("ignored: the program went on, and never mapped that memory");
+    // The device that uses it all the same.
+    said.complains("fault: 0000:01:00.0 cannot write at 0xfee01000");
+}
+
+#[test]
+fn mappings_left_at_the_end() {
+    let Some(said) = report("leaves_mappings") else { return };
+    said.ok().complains("left: 2 mappings, 0x3000 bytes, were live when the program ended");
+    let Some(said) = report("is_killed") else { return };
+    said.ends_with(137)
+        .complains("left: 1 mappings, 0x1000 bytes, were live when the program ended");
+}
+
+#[test]
+fn memory_that_went_before_its_mapping() {
+    let Some(said) = report("unmaps_memory_first") else { return };
+    let said =
+        said.ok().complains("stale: the memory behind 0x100000..0x101fff went while it was mapped");
+    said.complains("fault: 0000:01:00.0 cannot write at 0x100000");
+}
+
+#[test]
+fn memory_that_stays_is_not_stale() {
+    let Some(said) = report("makes_memory_longer") else { return };
+    let said = said.ok();
+    assert!(!said.err.contains("stale"), "{said:#?}");
+}
+
+#[test]
+fn programs_that_use_no_vfio() {
+    let Some(run) = run("dma-engine") else { return };
+    run.options(["--report"])
+        .program("true", [""; 0])
+        .ok()
+        .says_one_line()
+        .complains("opened no file of VFIO's");
+}
