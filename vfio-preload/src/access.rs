@@ -81,7 +81,8 @@ impl Access {
             None => used(&instruction, registers)?,
         };
         let sizes_fit = |operand: &Operand| (1..=MAX_OPERAND).contains(&operand.size);
-        operands.iter().all(sizes_fit).then_some(Self { instruction, operands })
+        let fit = !operands.is_empty() && operands.iter().all(sizes_fit);
+        fit.then_some(Self { instruction, operands })
     }
 
     /// Where the next instruction is.

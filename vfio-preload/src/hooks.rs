@@ -342,6 +342,7 @@ unsafe extern "C" fn mremap(
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int {
+    #![expect(clippy::cast_possible_truncation, reason = "targets have 64 bits")]
     let (mut from, mut left) = (at, bytes);
     for registers in mapping::protected(address(at), bytes, prot) {
         let before = (registers.first().0 - address(from)) as usize;
