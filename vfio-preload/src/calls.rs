@@ -146,6 +146,20 @@ pub(crate) fn ours(fd: RawFd) -> Option<(&'static World, Arc<File>)> {
     world.files.get(fd).map(|file| (world, file))
 }
 
+/// The same, having looked whether the descriptor still is: it may have been closed, and used for another file, in
+/// a way that goes past us. Calls that may be made a million times a second do without.
+pub(crate) fn checked(fd: RawFd) -> Option<(&'static World, Arc<File>)> {
+    let (world, file) = ours(fd)?;
+    let still = match &*file {
+        File::Device(opened) if opened.cdev().is_none() => opened.is_file(borrow(fd)?),
+        _ => identity(fd).is_some(),
+    };
+    if !still {
+        closing(fd);
+    }
+    still.then_some((world, file))
+}
+
 /// The ioctls that the kernel carries out on any file: FIONCLEX, FIOCLEX, FIONBIO, FIOASYNC.
 const GENERIC: [u64; 4] = [0x5450, 0x5451, 0x5421, 0x5452];
 
@@ -194,8 +208,8 @@ pub(crate) fn ioctl(fd: RawFd, command: u64, arg: u64) -> Option<Answer> {
 /// containers; here each process has a host of its own.
 fn refuse_inherited(fd: RawFd) -> Errno {
     say(format!(
-        "process {} uses descriptor {fd} of VFIO, which another process opened; that is not emulated: \
-         open the file in the process that uses it",
+        "process {} uses descriptor {fd} of VFIO, which another process opened, or this one in a way \
+         that is not seen; open the file with open() in the process that uses it",
         std::process::id()
     ));
     Errno::EIO

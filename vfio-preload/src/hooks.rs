@@ -4,6 +4,8 @@
 //!
 //! libc declares some of them with `...`. On x86-64 a function with fixed arguments takes such a call as
 //! well: arguments that were not given are garbage, and are not looked at where the call has none.
+//!
+//! A thread that is cancelled while libc waits in one of them is unwound through it.
 #![expect(unsafe_code, reason = "functions that C calls, with what C gives them")]
 
 use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
@@ -67,7 +69,7 @@ fn opened(fd: c_int) -> c_int {
 macro_rules! opens {
     ($($name:ident($($argument:ident: $type:ty),*);)*) => {$(
         #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name($($argument: $type),*) -> c_int {
+        unsafe extern "C-unwind" fn $name($($argument: $type),*) -> c_int {
             // SAFETY: as libc's: the arguments are the caller's.
             opened(unsafe { next::$name($($argument),*) })
         }
@@ -86,7 +88,7 @@ opens! {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn close(fd: c_int) -> c_int {
+unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
     if own::keeps(fd) {
         set_errno(Errno::EBADF);
         return -1;
@@ -97,7 +99,7 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     const CLOEXEC: c_int = 4;
     let end = |fd: c_uint| c_int::try_from(fd).unwrap_or(c_int::MAX);
     if flags & CLOEXEC == 0 && first <= last {
@@ -117,7 +119,7 @@ unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn closefrom(first: c_int) {
+unsafe extern "C-unwind" fn closefrom(first: c_int) {
     // SAFETY: as libc's, which does the same.
     unsafe { close_range(first.max(0).unsigned_abs(), c_uint::MAX, 0) };
 }
@@ -131,19 +133,19 @@ fn duplicated(from: c_int, to: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn dup(fd: c_int) -> c_int {
+unsafe extern "C-unwind" fn dup(fd: c_int) -> c_int {
     // SAFETY: as libc's.
     duplicated(fd, unsafe { next::dup(fd) })
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
+unsafe extern "C-unwind" fn dup2(fd: c_int, to: c_int) -> c_int {
     // SAFETY: as libc's.
     duplicated(fd, unsafe { next::dup2(fd, to) })
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
+unsafe extern "C-unwind" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
     // SAFETY: as libc's.
     duplicated(fd, unsafe { next::dup3(fd, to, flags) })
 }
@@ -151,7 +153,7 @@ unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
 macro_rules! fcntls {
     ($($name:ident)*) => {$(
         #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name(fd: c_int, command: c_int, argument: usize) -> c_int {
+        unsafe extern "C-unwind" fn $name(fd: c_int, command: c_int, argument: usize) -> c_int {
             // SAFETY: as libc's.
             let result = unsafe { next::$name(fd, command, argument) };
             match command {
@@ -165,7 +167,7 @@ macro_rules! fcntls {
 fcntls! { fcntl fcntl64 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn ioctl(fd: c_int, command: usize, argument: usize) -> c_int {
+unsafe extern "C-unwind" fn ioctl(fd: c_int, command: usize, argument: usize) -> c_int {
     match calls::ioctl(fd, command as u64, argument as u64) {
         Some(answer) => int(answer),
         // SAFETY: as libc's.
@@ -176,10 +178,10 @@ unsafe extern "C" fn ioctl(fd: c_int, command: usize, argument: usize) -> c_int 
 macro_rules! reads {
     ($($name:ident($($room:ident)?);)*) => {$(
         #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name(
+        unsafe extern "C-unwind" fn $name(
             fd: c_int, into: *mut c_void, bytes: usize, offset: i64 $(, $room: usize)?
         ) -> isize {
-            match calls::ours(fd) {
+            match calls::checked(fd) {
                 Some((world, file)) => {
                     size(transfer::read(world, &file, address(into), bytes, offset))
                 }
@@ -200,8 +202,8 @@ reads! {
 macro_rules! writes {
     ($($name:ident)*) => {$(
         #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name(fd: c_int, from: *const c_void, bytes: usize, offset: i64) -> isize {
-            match calls::ours(fd) {
+        unsafe extern "C-unwind" fn $name(fd: c_int, from: *const c_void, bytes: usize, offset: i64) -> isize {
+            match calls::checked(fd) {
                 Some((world, file)) => {
                     size(transfer::write(world, &file, address(from), bytes, offset))
                 }
@@ -216,8 +218,8 @@ writes! { pwrite pwrite64 }
 
 // The offset of a device's file stays 0: nothing moves it.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn read(fd: c_int, into: *mut c_void, bytes: usize) -> isize {
-    match calls::ours(fd) {
+unsafe extern "C-unwind" fn read(fd: c_int, into: *mut c_void, bytes: usize) -> isize {
+    match calls::checked(fd) {
         Some((world, file)) => size(transfer::read(world, &file, address(into), bytes, 0)),
         // SAFETY: as libc's.
         None => unsafe { next::read(fd, into, bytes) },
@@ -225,8 +227,8 @@ unsafe extern "C" fn read(fd: c_int, into: *mut c_void, bytes: usize) -> isize {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn write(fd: c_int, from: *const c_void, bytes: usize) -> isize {
-    match calls::ours(fd) {
+unsafe extern "C-unwind" fn write(fd: c_int, from: *const c_void, bytes: usize) -> isize {
+    match calls::checked(fd) {
         Some((world, file)) => size(transfer::write(world, &file, address(from), bytes, 0)),
         // SAFETY: as libc's.
         None => unsafe { next::write(fd, from, bytes) },
@@ -236,11 +238,11 @@ unsafe extern "C" fn write(fd: c_int, from: *const c_void, bytes: usize) -> isiz
 macro_rules! vectors {
     ($($name:ident($transfer:ident $(, $offset:ident: $offset_type:ty)? $(; $flags:ident)?);)*) => {$(
         #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name(
+        unsafe extern "C-unwind" fn $name(
             fd: c_int, list: *const libc::iovec, count: c_int
             $(, $offset: $offset_type)? $(, $flags: c_int)?
         ) -> isize {
-            let Some((world, file)) = calls::ours(fd) else {
+            let Some((world, file)) = calls::checked(fd) else {
                 // SAFETY: as libc's.
                 return unsafe { next::$name(fd, list, count $(, $offset)? $(, $flags)?) };
             };
@@ -269,8 +271,8 @@ vectors! {
 macro_rules! seeks {
     ($($name:ident)*) => {$(
         #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name(fd: c_int, offset: i64, whence: c_int) -> i64 {
-            match calls::ours(fd) {
+        unsafe extern "C-unwind" fn $name(fd: c_int, offset: i64, whence: c_int) -> i64 {
+            match calls::checked(fd) {
                 Some((world, file)) => value(calls::seek(world, &file)),
                 // SAFETY: as libc's.
                 None => unsafe { next::$name(fd, offset, whence) },
@@ -287,10 +289,10 @@ const FAILED: *mut c_void = libc::MAP_FAILED;
 macro_rules! mmaps {
     ($($name:ident)*) => {$(
         #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name(
+        unsafe extern "C-unwind" fn $name(
             at: *mut c_void, bytes: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64,
         ) -> *mut c_void {
-            if flags & libc::MAP_ANONYMOUS == 0 && let Some((world, file)) = calls::ours(fd) {
+            if flags & libc::MAP_ANONYMOUS == 0 && let Some((world, file)) = calls::checked(fd) {
                 let request = MapRequest { at: address(at), bytes, prot, flags, offset };
                 return match mapping::mmap(world, &file, request) {
                     Ok(at) => pointer(at),
@@ -313,7 +315,7 @@ macro_rules! mmaps {
 mmaps! { mmap mmap64 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn munmap(at: *mut c_void, bytes: usize) -> c_int {
+unsafe extern "C-unwind" fn munmap(at: *mut c_void, bytes: usize) -> c_int {
     // Before the addresses can be anything else.
     mapping::unmapped(address(at), bytes);
     // SAFETY: as libc's.
@@ -321,7 +323,7 @@ unsafe extern "C" fn munmap(at: *mut c_void, bytes: usize) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn mremap(
+unsafe extern "C-unwind" fn mremap(
     at: *mut c_void,
     bytes: usize,
     new: usize,
@@ -341,7 +343,7 @@ unsafe extern "C" fn mremap(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int {
+unsafe extern "C-unwind" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int {
     #![expect(clippy::cast_possible_truncation, reason = "targets have 64 bits")]
     let (mut from, mut left) = (at, bytes);
     for registers in mapping::protected(address(at), bytes, prot) {
@@ -361,7 +363,7 @@ unsafe extern "C" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_i
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sigaction(
+unsafe extern "C-unwind" fn sigaction(
     signal: c_int,
     new: *const libc::sigaction,
     old: *mut libc::sigaction,
@@ -373,7 +375,7 @@ unsafe extern "C" fn sigaction(
 macro_rules! signals {
     ($($name:ident: $flags:expr;)*) => {$(
         #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name(signal: c_int, handler: usize) -> usize {
+        unsafe extern "C-unwind" fn $name(signal: c_int, handler: usize) -> usize {
             // SAFETY: as libc's.
             trap::set_handler(signal, handler, $flags).unwrap_or_else(|| unsafe { next::$name(signal, handler) })
         }
@@ -390,7 +392,7 @@ signals! {
 macro_rules! masks {
     ($($name:ident)*) => {$(
         #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name(
+        unsafe extern "C-unwind" fn $name(
             how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t,
         ) -> c_int {
             // SAFETY: a set is there or the pointer is null, as libc's.
@@ -404,9 +406,18 @@ macro_rules! masks {
 
 masks! { sigprocmask pthread_sigmask }
 
+/// `fclose` closes its descriptor without `close`.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn fclose(stream: *mut libc::FILE) -> c_int {
+    // SAFETY: the stream is open, as libc's has to be.
+    calls::closing(unsafe { libc::fileno(stream) });
+    // SAFETY: as libc's.
+    unsafe { next::fclose(stream) }
+}
+
 /// The calls that some programs make without libc's function for them.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn syscall(
+unsafe extern "C-unwind" fn syscall(
     number: c_long,
     a: usize,
     b: usize,
@@ -435,6 +446,14 @@ unsafe extern "C" fn syscall(
             libc::SYS_dup2 => c_long::from(dup2(a as c_int, b as c_int)),
             libc::SYS_dup3 => c_long::from(dup3(a as c_int, b as c_int, c as c_int)),
             libc::SYS_ioctl => c_long::from(ioctl(a as c_int, b, c)),
+            libc::SYS_read => read(a as c_int, at(b), c) as c_long,
+            libc::SYS_write => write(a as c_int, at(b), c) as c_long,
+            libc::SYS_lseek => lseek(a as c_int, b as i64, c as c_int),
+            libc::SYS_fcntl => c_long::from(fcntl(a as c_int, b as c_int, c)),
+            libc::SYS_mprotect => c_long::from(mprotect(at(a), b, c as c_int)),
+            libc::SYS_mremap => {
+                mremap(at(a), b, c, d as c_int, at(e)).expose_provenance() as c_long
+            }
             libc::SYS_pread64 => pread(a as c_int, at(b), c, d as i64) as c_long,
             libc::SYS_pwrite64 => pwrite(a as c_int, at(b), c, d as i64) as c_long,
             libc::SYS_mmap => {

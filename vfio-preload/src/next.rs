@@ -54,7 +54,7 @@ macro_rules! next {
                 }
                 // SAFETY: libc declares the function so; the caller has what it needs.
                 unsafe {
-                    let next: unsafe extern "C" fn($($type),*) -> $result = std::mem::transmute(address);
+                    let next: unsafe extern "C-unwind" fn($($type),*) -> $result = std::mem::transmute(address);
                     next($($argument),*)
                 }
             }
@@ -106,6 +106,7 @@ next! {
     mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int;
     sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
     signal(signal: c_int, handler: usize) -> usize;
+    fclose(stream: *mut libc::FILE) -> c_int;
     __sysv_signal(signal: c_int, handler: usize) -> usize;
     sysv_signal(signal: c_int, handler: usize) -> usize;
     sigprocmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int;

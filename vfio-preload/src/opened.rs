@@ -177,6 +177,12 @@ impl Opened {
         self.slot.file.as_fd()
     }
 
+    /// Whether a descriptor leads to the file.
+    pub(crate) fn is_file(&self, fd: BorrowedFd<'_>) -> bool {
+        let id = |fd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+        id(fd).is_ok_and(|known| id(self.file()) == Ok(known))
+    }
+
     /// Reads a region, as `pread` does.
     pub(crate) fn read(&self, place: Place, into: &mut [u8]) -> Result<usize, Errno> {
         self.check_bound()?;

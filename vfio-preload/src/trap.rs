@@ -92,13 +92,17 @@ pub(crate) fn all_but_ours() -> libc::sigset_t {
         libc::sigfillset(&raw mut all);
         all
     };
-    kept_open(&all)
+    without(&all, &SIGNALS)
 }
 
-/// A mask without our signals.
+/// A mask without the signals of faults. SIGTRAP a program may block and wait for; it is let in for a step.
 pub(crate) fn kept_open(mask: &libc::sigset_t) -> libc::sigset_t {
+    without(mask, &[libc::SIGSEGV, libc::SIGBUS])
+}
+
+fn without(mask: &libc::sigset_t, signals: &[c_int]) -> libc::sigset_t {
     let mut open = *mask;
-    for signal in SIGNALS {
+    for &signal in signals {
         // SAFETY: it is a set.
         unsafe { libc::sigdelset(&raw mut open, signal) };
     }
@@ -272,6 +276,14 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
             unsafe {
                 next::pthread_sigmask(libc::SIG_SETMASK, &raw const interrupted, ptr::null_mut());
                 next::pthread_sigmask(libc::SIG_BLOCK, &raw const action.sa_mask, ptr::null_mut());
+            }
+            // A fault of ours may be another signal for the program: nothing answers at an address.
+            // SAFETY: the kernel's, which is ours as long as the handler runs.
+            unsafe {
+                if (*info).si_signo != signal {
+                    (*info).si_signo = signal;
+                    (*info).si_code = libc::BUS_ADRERR;
+                }
             }
             call(handler, action.sa_flags, signal, info, context);
         }

@@ -29,7 +29,7 @@ fn an_ordinary_user_may_run_it() {
     let Some(run) = run("dma-engine") else { return };
     let everybodys = crate::tool::for_everybody();
     drives_the_engine(
-        run.as_ordinary_user().program(everybodys.with_file_name("vfio-client"), [ADDRESS]),
+        run.by_an_ordinary_user().program(everybodys.with_file_name("vfio-client"), [ADDRESS]),
     );
 }
 
@@ -38,7 +38,7 @@ fn its_report_has_nothing_left_over() {
     let Some(run) = run("dma-engine") else { return };
     let said = drives_the_engine(run.options(["--report"]).program(vfio_client(), [ADDRESS]));
     let said =
-        said.complains("mapped 0x200000 bytes in 1 MAPs, 1 UNMAPs; at most 1 mappings at a time\n");
+        said.complains("mapped 0x200000 bytes in 1 MAP, 1 UNMAP; at most 1 mapping at a time\n");
     // The two accesses that it tries are told of, and nothing else.
     let said = said.complains("cannot read at 0x40000000: nothing was ever mapped there\n");
     let said = said

@@ -10,7 +10,7 @@ use crate::tool::{installed, vfio_sim};
 #[test]
 fn the_user_stays_the_same() {
     let Some(run) = run("dma-engine") else { return };
-    let said = run.as_ordinary_user().program("sh", ["-c", "id -u; id -g; ls /dev/vfio"]).ok();
+    let said = run.by_an_ordinary_user().program("sh", ["-c", "id -u; id -g; ls /dev/vfio"]).ok();
     let user = rustix::process::geteuid();
     let (user, group) = match user.is_root() {
         true => (65534, 65534),

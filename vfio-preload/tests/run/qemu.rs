@@ -43,7 +43,7 @@ fn nvme(disk: &Path) -> String {
 
 /// `qemu-img`, and a run that it can see the disk in.
 fn qemu_img(disk: &Path) -> Option<(PathBuf, Run)> {
-    Some((installed("qemu-img", "qemu-utils")?, run(&nvme(disk))?.as_ordinary_user()))
+    Some((installed("qemu-img", "qemu-utils")?, run(&nvme(disk))?.by_an_ordinary_user()))
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn an_aperture_of_64_bits_is_too_much_and_the_report_says_why() {
     else {
         return;
     };
-    let run = run.options(["--report"]).as_ordinary_user();
+    let run = run.options(["--report"]).by_an_ordinary_user();
     let source = source.to_str().unwrap();
     let said =
         run.program(program, ["convert", "-n", "-f", "raw", "-O", "raw", source, &namespace()]);
@@ -110,7 +110,7 @@ fn what_qemu_io_writes_in_pieces_is_there() {
     };
     let commands = "write -P 0xa5 1536 5120\nwrite -z 1M 128k\nflush\nread -P 0xa5 1536 5120\n\
                     read -P 0 1M 128k\nquit\n";
-    let run = run.as_ordinary_user().input(commands);
+    let run = run.by_an_ordinary_user().input(commands);
     let said = run.program(program, ["-f", "raw", &namespace()]).ok();
     assert!(!said.out.contains("Pattern verification failed"), "{said:#?}");
     let disk = fs::read(disk).unwrap();

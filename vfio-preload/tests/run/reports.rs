@@ -23,10 +23,9 @@ fn a_map_that_failed_and_was_not_looked_at() {
 #[test]
 fn mappings_left_at_the_end() {
     let Some(said) = report("leaves_mappings") else { return };
-    said.ok().complains("left: 2 mappings, 0x3000 bytes, were live when the program ended");
+    said.ok().complains("left: 2 mappings, 0x3000 bytes, when the program ended");
     let Some(said) = report("is_killed") else { return };
-    said.ends_with(137)
-        .complains("left: 1 mappings, 0x1000 bytes, were live when the program ended");
+    said.ends_with(137).complains("left: 1 mapping, 0x1000 bytes, when the program ended");
 }
 
 #[test]

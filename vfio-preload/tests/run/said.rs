@@ -74,7 +74,7 @@ impl Run {
     }
 
     /// As a user without privileges, if the tests are run by root.
-    pub(crate) fn as_ordinary_user(mut self) -> Self {
+    pub(crate) fn by_an_ordinary_user(mut self) -> Self {
         if rustix::process::geteuid().is_root() {
             self.tool = tool::for_everybody();
             self.user = Some(NOBODY);

@@ -124,6 +124,8 @@ fn write_traces(path: &Path, texts: &[String]) -> Result<(), Stop> {
         std::fs::write(&name, text).map_err(|error| unwritable(Path::new(&name), &error))?;
     }
     if texts.is_empty() {
+        // What was written to see whether it can be.
+        let _ = std::fs::remove_file(path);
         complain("no process of the program opened a file of VFIO's: there is nothing to record");
     }
     Ok(())
