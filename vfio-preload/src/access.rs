@@ -48,6 +48,10 @@ impl Operand {
     pub(crate) fn contains(&self, at: u64) -> bool {
         at.checked_sub(self.at).is_some_and(|offset| offset < self.size as u64)
     }
+
+    fn is_same_place(&self, other: &Self) -> bool {
+        (self.at, self.size, self.base) == (other.at, other.size, other.base)
+    }
 }
 
 /// The register that an operand's address begins with: with another value in it, the operand is elsewhere.
@@ -212,19 +216,22 @@ fn used(instruction: &Instruction, registers: &impl Registers) -> Option<Vec<Ope
     for memory in factory.info(&once).used_memory() {
         let at = memory.virtual_address(0, |register, _, _| value(registers, register))?;
         let (reads, writes) = directions(memory.access());
-        let size = memory.memory_size().size();
-        match found.iter_mut().find(|one| one.at == at && one.size == size) {
+        let operand = Operand {
+            at,
+            size: memory.memory_size().size(),
+            reads,
+            writes,
+            base: base(instruction, memory),
+        };
+        match found.iter_mut().find(|one| one.is_same_place(&operand)) {
             Some(one) => {
                 one.reads |= reads;
                 one.writes |= writes;
             }
-            None => {
-                let base = base(instruction, memory);
-                found.push(Operand { at, size, reads, writes, base });
-            }
+            None => found.push(operand),
         }
     }
-    Some(found)
+    (!found.is_empty()).then_some(found)
 }
 
 /// The base register of an operand.
@@ -452,6 +459,34 @@ mod tests {
         assert_eq!(at(&[0x89, 0x47, 0xfc]), AT - 4); // mov [rdi-4], eax
         assert_eq!(at(&[0x89, 0x05, 0, 1, 0, 0]), 0x40_0106); // mov [rip+0x100], eax
         assert_eq!(at(&[0x41, 0x89, 0x04, 0x3c]), AT); // mov [r12+rdi], eax
+    }
+
+    fn access(code: &[u8]) -> Access {
+        Access::decode(code, 0x40_0000, &Model::default()).unwrap()
+    }
+
+    #[test]
+    fn base_registers_are_those_that_may_lead_elsewhere() {
+        let base = |code: &[u8]| access(code).operands[0].base.map(|base| (base.number, base.kept));
+        assert_eq!(base(&[0x09, 0x07]), Some((7, true))); // or [rdi], eax
+        assert_eq!(base(&[0x6b, 0x07, 0x03]), Some((7, true))); // imul eax, [rdi], 3
+        assert_eq!(base(&[0x6b, 0x3f, 0x03]), Some((7, false))); // imul edi, [rdi], 3
+        assert_eq!(base(&[0x66, 0x6b, 0x3f, 0x03]), None); // imul di, [rdi], 3
+        assert_eq!(base(&[0x03, 0x3f]), None); // add edi, [rdi]
+        assert_eq!(base(&[0x0f, 0xb1, 0x18]), None); // cmpxchg [rax], ebx
+        assert_eq!(base(&[0x0f, 0xb1, 0x1f]), Some((7, true))); // cmpxchg [rdi], ebx
+        assert_eq!(base(&[0x0b, 0x04, 0x3f]), None); // or eax, [rdi+rdi]
+        assert_eq!(base(&[0x0b, 0x05, 0, 1, 0, 0]), None); // or eax, [rip+0x100]
+    }
+
+    #[test]
+    fn strings_have_an_operand_at_each_end() {
+        let code = [0xf3, 0xa4]; // rep movsb
+        let operands = access(&code).operands;
+        let told: Vec<_> =
+            operands.iter().map(|one| (one.size, one.reads, one.writes, one.base)).collect();
+        let base = |number| Some(Base { number, kept: true });
+        assert_eq!(told, [(1, false, true, base(7)), (1, true, false, base(6))]);
     }
 
     #[test]
