@@ -20,6 +20,6 @@ cases!(
 #[test]
 fn inherited_files_are_refused() {
     if let Some(said) = case("processes", "inherited_files_are_refused", "dma-engine") {
-        said.ok().complains("open the file in the process that uses it");
+        said.ok().complains("open the file with open() in the process that uses it");
     }
 }

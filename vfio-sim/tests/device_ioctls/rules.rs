@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Each rule of a device's ioctls can be broken, and stands in `SEMANTICS.md`.
 
+use vfio_sim::device::IrqIndex;
 use vfio_sim::device::ioctl::command;
-use vfio_sim::device::{IrqError, IrqIndex};
 use vfio_type1::{Errno, Kernel};
 
 use crate::scene::{CLOSED, FIRST_FD, OTHER_FILE, Scene, errno, fds, function};
