@@ -6,16 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, OFlags};
-use vfio_sim::device::NotEventFd;
+use vfio_sim::device::ioctl::DeviceIoctlError;
+use vfio_sim::device::{IrqError, NotEventFd};
 use vfio_sim::run::line::Line;
-use vfio_type1::abi::{CdevIoctlError, FileOperation, GroupReply, command, container_file_errno};
+use vfio_type1::abi::{
+    CdevIoctlError, FileOperation, GroupReply, IommufdIoctlError, command, container_file_errno,
+};
 use vfio_type1::{Errno, FdTarget, GroupId, OpenCdev, OpenGroup};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::files::File;
 use crate::opened::{Opened, OpenedBy};
 use crate::own;
-use crate::say::say;
+use crate::say::{say, say_once};
 use crate::tape::{self, Name};
 use crate::trap;
 use crate::world::{FileId, Node, World};
@@ -192,6 +195,9 @@ pub(crate) fn ioctl(fd: RawFd, command: u64, arg: u64) -> Option<Answer> {
         File::Iommufd(name, iommufd) => {
             let make = || {
                 let answer = iommufd.ioctl(&world.process, command, arg);
+                if let Err(error @ IommufdIoctlError::NotModelled { .. }) = &answer {
+                    say_once(error);
+                }
                 answer.map(i64::from).map_err(|error| error.errno())
             };
             match &world.tape {
@@ -286,6 +292,15 @@ fn device_ioctl(world: &World, opened: &Opened, command: u32, arg: u64) -> Answe
         }
     }
     let answer = opened.device().ioctl(&world.process, command, arg, eventfd);
+    match &answer {
+        // A kernel may know it.
+        Err(DeviceIoctlError::UnknownCommand { .. }) => {
+            let name = opened.device().name();
+            say_once(format!("{name}: ioctl {command:#x} on a device is not modelled: ENOTTY"));
+        }
+        Err(DeviceIoctlError::Irqs(error @ IrqError::UnmaskByEventfd)) => say_once(error),
+        _ => {}
+    }
     answer.map(i64::from).map_err(|error| error.errno())
 }
 

@@ -72,6 +72,7 @@ pub(super) fn run(arguments: &RunArguments, out: &mut impl Write) -> Result<Exit
     let settings = settings(arguments, host)?;
     let host = settings.host().map_err(Stop::bad)?;
     let kernel = settings.kernel().map_err(Stop::bad)?;
+    settings.check_devices().map_err(Stop::bad)?;
     let recorded = arguments.trace.is_some() || arguments.report;
     if recorded && arguments.tapes.is_none() {
         return supervise::run(arguments, &host, kernel, out);
@@ -135,7 +136,8 @@ fn library() -> Result<PathBuf, String> {
     let found = places.iter().find(|place| place.is_file()).cloned();
     found.ok_or_else(|| {
         format!(
-            "{LIBRARY} is not beside {}; build it with \"cargo build --release -p vfio-preload\"",
+            "{LIBRARY} is not beside {}, nor in ../lib/vfio-sim; build it with \"cargo build --release \
+             -p vfio-preload\", and put it there if the tool has been moved",
             tool.display()
         )
     })

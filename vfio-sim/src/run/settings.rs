@@ -7,7 +7,7 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 use vfio_type1::{Kernel, UnknownKernel, Vfio};
 
-use crate::device::{DeviceSpec, SpecError};
+use crate::device::{DeviceSpec, Pace, PowerOnError, SpecError};
 use crate::host::{BootError, Host};
 use crate::known::FindError;
 use crate::{device, hosts};
@@ -76,6 +76,9 @@ pub enum SettingsError {
     /// No driver runs on the host.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// A device cannot be switched on.
+    #[error(transparent)]
+    PowerOn(#[from] PowerOnError),
 }
 
 impl Settings {
@@ -128,6 +131,16 @@ impl Settings {
     /// The kernel.
     pub fn kernel(&self) -> Result<Kernel, SettingsError> {
         Ok(self.kernel.parse()?)
+    }
+
+    /// Whether all devices can be switched on: a disk's file has to be there.
+    pub fn check_devices(&self) -> Result<(), SettingsError> {
+        let (host, vfio) = self.boot()?;
+        let models = host.devices().filter(|device| device.model.is_some());
+        for device in models {
+            host.power_on(&vfio, &device.name, Pace::Immediate)?;
+        }
+        Ok(())
     }
 
     /// The driver on the host.

@@ -53,7 +53,7 @@ fn attempt(arguments: &RunArguments, name: &'static str) -> Result<Row, Stop> {
         Ok(host) => host,
         Err(error) => return Ok(not_tried(error.to_string())),
     };
-    if let Err(error) = host.boot(kernel) {
+    if let Err(error) = settings.check_devices() {
         return Ok(not_tried(error.to_string()));
     }
     match recorded(arguments, name, &host, kernel, Output::Dropped) {
