@@ -15,7 +15,10 @@ use tempfile::TempDir;
 /// Where the tests put a device.
 pub(crate) const ADDRESS: &str = "0000:01:00.0";
 
-/// The directory that cargo builds into, with the library that is under test.
+/// The tool, the library that it loads, and a program.
+const PARTS: [&str; 3] = ["vfio-sim", "libvfio_preload.so", "vfio-client"];
+
+/// The directory that cargo builds into.
 fn built() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().and_then(Path::parent).unwrap().to_owned()
@@ -31,7 +34,7 @@ pub(crate) fn for_everybody() -> PathBuf {
     static PLACE: OnceLock<TempDir> = OnceLock::new();
     let place = PLACE.get_or_init(|| {
         let place = open_directory();
-        for file in ["vfio-sim", "vfio-client", "libvfio_preload.so"] {
+        for file in PARTS {
             fs::copy(vfio_sim().with_file_name(file), place.path().join(file)).unwrap();
         }
         place
@@ -51,11 +54,12 @@ pub(crate) fn vfio_client() -> PathBuf {
     ours("vfio-client")
 }
 
-/// A program of this workspace. `cargo test --workspace` has built it; `cargo test -p vfio-preload` has not.
+/// A program of this workspace. `cargo test --workspace` builds programs, but not a library that nothing is linked
+/// with; `cargo test -p vfio-preload` builds none.
 fn ours(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
-        if !["vfio-sim", "vfio-client"].iter().all(|name| is_fresh(&built().join(name))) {
+        if !PARTS.iter().all(|name| is_fresh(&built().join(name))) {
             build();
         }
     });
@@ -81,12 +85,13 @@ fn build() {
         name => name,
     };
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "-p", "vfio-sim", "-p", "vfio-client", "--profile", profile])
+        .args(["build", "--quiet", "-p", "vfio-sim", "-p", "vfio-preload", "-p", "vfio-client"])
+        .args(["--profile", profile])
         .arg("--target-dir")
         .arg(built.parent().unwrap())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status();
-    assert!(status.unwrap().success(), "vfio-sim and vfio-client do not build");
+    assert!(status.unwrap().success(), "what the tests run does not build");
 }
 
 /// A program of `tests/programs`, compiled. `None`, and the reason on stderr, where there is no C compiler.
