@@ -51,6 +51,8 @@ struct test_case {
 
 // Runs the case that is named.
 static inline int run_case(int argc, char **argv, const struct test_case *cases) {
+    // Whatever goes wrong, a test ends.
+    alarm(120);
     for (; argc == 2 && cases->name; cases++)
         if (!strcmp(cases->name, argv[1])) {
             cases->run();

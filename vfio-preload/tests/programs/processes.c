@@ -130,6 +130,8 @@ static void a_group_waits_for_all_who_have_it(void) {
     pid_t child = fork();
     if (!child) {
         char byte;
+        // A parent that fails ends the wait.
+        CHECK(!close(go[1]));
         CHECK(read(go[0], &byte, 1) == 1);
         takes_the_group();
         exit(0);
