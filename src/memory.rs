@@ -208,7 +208,11 @@ fn check_aligned(range: VaddrRange) -> Result<(), AreaError> {
 impl State {
     /// Leaves of each area what lies outside `range`.
     fn cut(&mut self, range: &VaddrRange) {
-        for (_, area) in std::mem::take(&mut self.areas) {
+        // They are apart, so those that reach into the range are the last ones that start up to its end.
+        let below = self.areas.range(..=range.last()).rev();
+        let touched = below.take_while(|(_, area)| area.range.last() >= range.first());
+        for first in touched.map(|(first, _)| *first).collect::<Vec<_>>() {
+            let Some(area) = self.areas.remove(&first) else { continue };
             let rests = area.range.without(range).map(|rest| Area { range: rest, ..area });
             self.areas.extend(rests.map(|rest| (rest.range.first(), rest)));
         }

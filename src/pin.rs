@@ -86,7 +86,7 @@ pub(crate) fn pin_range<E: From<PinError>>(
     if !process.is_alive() {
         return Err(PinError::NoProcess.into());
     }
-    let mut charged = 0;
+    let (mut charged, all) = (0, pages.pages(charge.page));
     let mut rest = Some(pages);
     while let Some(pages) = rest {
         injector.pin(pages.first())?;
@@ -96,7 +96,11 @@ pub(crate) fn pin_range<E: From<PinError>>(
         if run.charged {
             charged += pinned.pages(charge.page);
             let new = charged.saturating_sub(charge.already);
-            process.check_charge(new, charge.exempt, charge.page).map_err(PinError::OverMemlock)?;
+            // It fails at the first run that is too many; what was asked for is all of them.
+            process.check_charge(new, charge.exempt, charge.page).map_err(|over| {
+                let wanted = all.saturating_sub(charge.already);
+                PinError::OverMemlock(OverMemlock { wanted, ..over })
+            })?;
         }
         enter(pinned)?;
         rest = pages.above(last);

@@ -122,6 +122,10 @@ fn open_cdev(world: &World, device: &str) -> Result<File, Errno> {
 pub(crate) fn closing(fd: RawFd) {
     if let Some(world) = World::get().filter(|world| world.files.has(fd) && world.is_here()) {
         world.files.set(fd, None);
+        // What a container lost with its last descriptor.
+        if let Some(tape) = &world.tape {
+            tape.notes(world);
+        }
     }
 }
 

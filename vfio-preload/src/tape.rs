@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 use vfio_sim::run::line::{self, Line};
+use vfio_sim::trace::MemoryKind;
 use vfio_type1::abi::command;
 use vfio_type1::{Access, Memory as _, Vaddr, VaddrRange};
 
@@ -64,9 +65,8 @@ impl Drop for Name {
 #[derive(Debug)]
 pub(crate) struct Tape {
     file: OwnedFd,
-    /// The memory that the lines so far describe: from, the first address behind it, and whether it can be
-    /// written.
-    known: Mutex<BTreeMap<u64, (u64, bool)>>,
+    /// The memory that the lines so far describe: from, the first address behind it, and what it is.
+    known: Mutex<BTreeMap<u64, (u64, MemoryKind)>>,
     /// Held from before a call until it is written: calls are written in the order in which they are made.
     order: Mutex<()>,
 }
@@ -134,7 +134,7 @@ impl Tape {
         let _ = rustix::io::write(&self.file, line.as_bytes());
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<u64, (u64, bool)>> {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<u64, (u64, MemoryKind)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,10 +145,10 @@ impl Tape {
         let Some(end) = end.filter(|end| first < *end) else { return };
         let mut at = first;
         while at < end {
-            let (next, writable) = run(memory, at, end);
-            self.note(at, next, writable);
+            let (next, kind) = run(memory, at, end);
+            self.note(at, next, kind);
             // Nobody looks behind the first page that is not there.
-            if writable.is_none() {
+            if kind.is_none() {
                 return;
             }
             at = next;
@@ -163,18 +163,18 @@ impl Tape {
         }
     }
 
-    fn note(&self, first: u64, end: u64, writable: Option<bool>) {
+    fn note(&self, first: u64, end: u64, kind: Option<MemoryKind>) {
         let mut known = self.known();
-        if covers(&known, first, end, writable) {
+        if covers(&known, first, end, kind) {
             return;
         }
         cut(&mut known, first, end);
-        if let Some(writable) = writable {
-            known.insert(first, (end, writable));
+        if let Some(kind) = kind {
+            known.insert(first, (end, kind));
         }
         drop(known);
         if let Ok(range) = VaddrRange::from_size(Vaddr(first), end - first) {
-            self.line(&format!("{}\n", line::memory(range, writable)));
+            self.line(&format!("{}\n", line::memory(range, kind)));
         }
     }
 
@@ -190,11 +190,13 @@ impl Tape {
 }
 
 /// How far memory is alike from `at` on, up to `end`.
-fn run(memory: &ProcessMemory, at: u64, end: u64) -> (u64, Option<bool>) {
+fn run(memory: &ProcessMemory, at: u64, end: u64) -> (u64, Option<MemoryKind>) {
     let Some(range) = VaddrRange::new(Vaddr(at), Vaddr(end - 1)) else { return (end, None) };
-    for (access, writable) in [(Access::ReadWrite, true), (Access::Read, false)] {
+    let kinds = [(Access::ReadWrite, MemoryKind::ReadWrite), (Access::Read, MemoryKind::ReadOnly)];
+    for (access, kind) in kinds {
         if let Ok(pinned) = memory.pin(range, access) {
-            return ((pinned.last.0 + 1).min(end), Some(writable));
+            let kind = if pinned.charged { kind } else { MemoryKind::Bar };
+            return ((pinned.last.0 + 1).min(end), Some(kind));
         }
     }
     (at + PAGE, None)
@@ -202,18 +204,18 @@ fn run(memory: &ProcessMemory, at: u64, end: u64) -> (u64, Option<bool>) {
 
 /// Whether all of a range is known to be so.
 fn covers(
-    known: &BTreeMap<u64, (u64, bool)>,
+    known: &BTreeMap<u64, (u64, MemoryKind)>,
     first: u64,
     end: u64,
-    writable: Option<bool>,
+    kind: Option<MemoryKind>,
 ) -> bool {
-    let overlaps = |&(from, (to, _)): &(&u64, &(u64, bool))| *from < end && *to > first;
+    let overlaps = |&(from, (to, _)): &(&u64, &(u64, MemoryKind))| *from < end && *to > first;
     let mut parts = known.range(..end).rev().take_while(overlaps).collect::<Vec<_>>();
-    let Some(writable) = writable else { return parts.is_empty() };
+    let Some(kind) = kind else { return parts.is_empty() };
     parts.reverse();
     let mut at = first;
-    for (from, (to, can)) in parts {
-        if *from > at || *can != writable {
+    for (from, (to, is)) in parts {
+        if *from > at || *is != kind {
             return false;
         }
         at = *to;
@@ -222,7 +224,7 @@ fn covers(
 }
 
 /// Takes a range out of what is known.
-fn cut(known: &mut BTreeMap<u64, (u64, bool)>, first: u64, end: u64) {
+fn cut(known: &mut BTreeMap<u64, (u64, MemoryKind)>, first: u64, end: u64) {
     let parts = known.range(..end).rev().take_while(|(_, (to, _))| *to > first);
     let parts: Vec<_> = parts.map(|(from, (to, can))| (*from, *to, *can)).collect();
     for (from, to, can) in parts {
@@ -289,15 +291,18 @@ pub(crate) fn named(command: u32, request: &[u8]) -> Option<(u64, u64)> {
 mod tests {
     use super::*;
 
+    const RW: MemoryKind = MemoryKind::ReadWrite;
+    const RO: MemoryKind = MemoryKind::ReadOnly;
+
     #[test]
     fn what_is_known_of_memory_is_cut_and_covered() {
-        let mut known = BTreeMap::from([(0x1000, (0x5000, true)), (0x5000, (0x6000, false))]);
-        assert!(covers(&known, 0x2000, 0x5000, Some(true)));
-        assert!(!covers(&known, 0x2000, 0x6000, Some(true)));
+        let mut known = BTreeMap::from([(0x1000, (0x5000, RW)), (0x5000, (0x6000, RO))]);
+        assert!(covers(&known, 0x2000, 0x5000, Some(RW)));
+        assert!(!covers(&known, 0x2000, 0x6000, Some(RW)));
         assert!(covers(&known, 0x6000, 0x9000, None));
         assert!(!covers(&known, 0x5000, 0x9000, None));
         cut(&mut known, 0x2000, 0x3000);
-        let left = [(0x1000, (0x2000, true)), (0x3000, (0x5000, true)), (0x5000, (0x6000, false))];
+        let left = [(0x1000, (0x2000, RW)), (0x3000, (0x5000, RW)), (0x5000, (0x6000, RO))];
         assert_eq!(known, BTreeMap::from(left));
         cut(&mut known, 0, u64::MAX);
         assert!(known.is_empty());

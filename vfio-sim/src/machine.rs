@@ -2,26 +2,75 @@
 //! The process of a recording, on the emulator: its memory, its files, its calls.
 
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vfio_type1::abi::GroupReply;
 use vfio_type1::{
-    Container, Errno, FdTarget, GroupId, Iommufd, Memory as _, ModelMemory, OpenCdev, OpenDevice,
-    OpenGroup, Process, Vaddr, VaddrRange, Vfio,
+    Access, Container, Errno, Fault, FdTarget, GroupId, Iommufd, Memory, MemoryChanges,
+    ModelMemory, OpenCdev, OpenDevice, OpenGroup, PinFault, PinnedRun, Process, Vaddr, VaddrRange,
+    Vfio,
 };
 
-use crate::trace::{ARGUMENT_END, Call, FileIndex, MAX_ARGUMENT, TextRef, Trace};
+use crate::trace::{ARGUMENT_END, Call, FileIndex, MAX_ARGUMENT, MemoryKind, TextRef, Trace};
 
 /// The recording process: its memory and its open files.
 pub(crate) struct Machine<'a> {
     trace: &'a Trace,
     vfio: Vfio,
     memory: Arc<ModelMemory>,
+    bars: Arc<Bars>,
     process: Arc<Process>,
     /// By name. A name that is opened again stands for the newest file of it that is open.
     files: Vec<Vec<File>>,
     /// The ioctl argument after the last call, or what was read.
     pub(crate) after: Vec<u8>,
+}
+
+/// The process's memory, some of which is a device's: its pages are pinned without being the process's own.
+struct Bars {
+    memory: Arc<ModelMemory>,
+    ranges: Mutex<Vec<VaddrRange>>,
+}
+
+impl Bars {
+    fn set(&self, range: VaddrRange, bar: bool) {
+        let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        let rests = |old: VaddrRange| old.without(&range).collect::<Vec<_>>();
+        *ranges = std::mem::take(&mut *ranges).into_iter().flat_map(rests).collect();
+        ranges.extend(bar.then_some(range));
+    }
+
+    /// Whether an address is a BAR's, and how far that is so, up to `last`.
+    fn at(&self, at: Vaddr, last: Vaddr) -> (bool, Vaddr) {
+        let ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bar) = ranges.iter().find(|bar| bar.contains(at)) {
+            return (true, last.min(bar.last()));
+        }
+        let next = ranges.iter().map(|bar| bar.first()).filter(|first| *first > at).min();
+        (false, next.map_or(last, |next| last.min(Vaddr(next.0 - 1))))
+    }
+}
+
+impl Memory for Bars {
+    fn read(&self, from: Vaddr, into: &mut [u8]) -> Result<(), Fault> {
+        self.memory.read(from, into)
+    }
+
+    fn write(&self, to: Vaddr, bytes: &[u8]) -> Result<(), Fault> {
+        self.memory.write(to, bytes)
+    }
+
+    fn pin(&self, pages: VaddrRange, access: Access) -> Result<PinnedRun, PinFault> {
+        let (bar, last) = self.at(pages.first(), pages.last());
+        if bar {
+            return Ok(PinnedRun { last, charged: false });
+        }
+        self.memory.pin(VaddrRange::new(pages.first(), last).unwrap_or(pages), access)
+    }
+
+    fn changes(&self) -> Option<&MemoryChanges> {
+        self.memory.changes()
+    }
 }
 
 enum File {
@@ -57,9 +106,10 @@ impl<'a> Machine<'a> {
         if let Ok(range) = VaddrRange::from_size(Vaddr(ARGUMENT_END - size), size) {
             let _ = memory.add(range, true);
         }
-        let process = Process::new(Arc::clone(&memory) as Arc<_>);
+        let bars = Arc::new(Bars { memory: Arc::clone(&memory), ranges: Mutex::default() });
+        let process = Process::new(Arc::clone(&bars) as Arc<_>);
         let files = trace.files.iter().map(|_| Vec::new()).collect();
-        Self { trace, vfio, memory, process, files, after: Vec::new() }
+        Self { trace, vfio, memory, bars, process, files, after: Vec::new() }
     }
 
     /// Makes a call, and keeps what it left behind in [`Self::after`].
@@ -94,7 +144,7 @@ impl<'a> Machine<'a> {
                     .map(|()| 0)
                     .map_err(|f| Refused::new(Errno::EFAULT, f))
             }
-            Call::SetMemory(range, writable) => self.set_memory(*range, *writable),
+            Call::SetMemory(range, kind) => self.set_memory(*range, *kind),
             Call::Peek(at, length, _) => {
                 self.after.resize(*length, 0);
                 let read = self.memory.read(*at, &mut self.after);
@@ -123,12 +173,14 @@ impl<'a> Machine<'a> {
         })
     }
 
-    fn set_memory(&self, range: VaddrRange, writable: Option<bool>) -> CallResult {
+    fn set_memory(&self, range: VaddrRange, kind: Option<MemoryKind>) -> CallResult {
         let refused = |error| Refused::new(Errno::EINVAL, error);
         self.memory.remove(range).map_err(refused)?;
-        if let Some(writable) = writable {
+        if let Some(kind) = kind {
+            let writable = kind != MemoryKind::ReadOnly;
             self.memory.add(range, writable).map_err(refused)?;
         }
+        self.bars.set(range, kind == Some(MemoryKind::Bar));
         Ok(0)
     }
 

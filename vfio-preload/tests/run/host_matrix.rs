@@ -31,7 +31,14 @@ fn each_host_has_a_row() {
 #[test]
 fn a_program_that_never_fails_ends_with_0() {
     let Some(run) = options(["--host-matrix"]) else { return };
-    run.program("true", [""; 0]).ok().prints("fails on 0 of ");
+    run.program("sh", ["-c", ": < /dev/vfio/vfio"]).ok().prints("fails on 0 of ");
+}
+
+#[test]
+fn a_program_that_uses_no_vfio_has_not_worked() {
+    let Some(run) = options(["--host-matrix"]) else { return };
+    let said = run.program("true", [""; 0]).ends_with(1);
+    said.prints("not tried  the program opened no file of VFIO's").prints("fails on 0 of 0 hosts");
 }
 
 #[test]

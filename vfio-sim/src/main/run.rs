@@ -48,7 +48,7 @@ pub(super) struct RunArguments {
     #[arg(long)]
     report: bool,
     /// Run the program once on each known host, without its output, and tell on stdout where it fails. Exit
-    /// status: 0 if it fails nowhere, else 1.
+    /// status: 0 if it fails nowhere, else 1, also if it uses VFIO nowhere.
     #[arg(long, conflicts_with_all = ["host", "trace", "report"])]
     host_matrix: bool,
     /// Where the program's processes write their calls.

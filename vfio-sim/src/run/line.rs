@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 
 use vfio_type1::VaddrRange;
 
+use crate::trace::MemoryKind;
 use crate::trace::write::{Hex, MemoryCall};
 
 /// How a remark begins that tells of a device's fault.
@@ -76,10 +77,9 @@ impl Display for Line<'_> {
     }
 }
 
-/// A line that says what memory is in a range from now on: whether it can be written, or `None` if there is
-/// none.
-pub fn memory(range: VaddrRange, writable: Option<bool>) -> String {
-    MemoryCall(range, writable).to_string()
+/// A line that says what memory is in a range from now on, or that there is none.
+pub fn memory(range: VaddrRange, kind: Option<MemoryKind>) -> String {
+    MemoryCall(range, kind).to_string()
 }
 
 /// A remark, on one line.

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 
 use vfio_type1::abi::command;
-use vfio_type1::{IovaRange, Kernel, MappingInfo, VaddrRange};
+use vfio_type1::{Errno, IovaRange, Kernel, MappingInfo, Vaddr, VaddrRange};
 
 use super::line::{FAULT, MISTAKE};
 use crate::describe::call_in_words;
 use crate::host::{BootError, Host};
-use crate::machine::Machine;
+use crate::machine::{Machine, Refused};
 use crate::trace::{Call, FileIndex, Recorded, Trace};
 
 /// What a process did.
@@ -44,6 +44,8 @@ pub struct Report {
 pub struct Refusal {
     /// The call, the first time.
     pub call: String,
+    /// What the kernel answers.
+    pub errno: Errno,
     /// The rule that it broke.
     pub rule: String,
     /// How often it was broken.
@@ -68,13 +70,21 @@ struct Player<'a> {
     /// Places in `report.refusals`, by rule.
     known: BTreeMap<String, usize>,
     pending: Vec<Pending>,
+    /// Memory that has been described so far, by its first address: what is new cannot have changed.
+    described: BTreeMap<Vaddr, Vaddr>,
 }
 
 /// Plays the calls of a process on its host.
 pub fn report(trace: &Trace, host: &Host, kernel: Kernel) -> Result<Report, BootError> {
     let machine = Machine::new(trace, host.boot(kernel)?);
-    let (report, known, pending) = (Report::default(), BTreeMap::new(), Vec::new());
-    let mut player = Player { trace, machine, report, known, pending };
+    let mut player = Player {
+        trace,
+        machine,
+        report: Report::default(),
+        known: BTreeMap::new(),
+        pending: Vec::new(),
+        described: BTreeMap::new(),
+    };
     trace.calls.iter().for_each(|recorded| player.play(recorded));
     Ok(player.finish())
 }
@@ -89,7 +99,9 @@ impl Player<'_> {
         if errno != recorded.answer.errno {
             self.report.unlike += 1;
         }
-        let refusal = answer.err().map(|refused| self.refused(recorded, refused.rule.to_string()));
+        // Who asks for ranges learns first how many there are.
+        let refused = answer.err().filter(|refused| refused.errno != Errno::EMSGSIZE);
+        let refusal = refused.map(|refused| self.refused(recorded, &refused));
         if let Call::Ioctl(container, command, before, _) = &recorded.call {
             let request = self.trace.bytes(before);
             match (*command, refusal) {
@@ -102,6 +114,13 @@ impl Player<'_> {
 
     /// Memory goes, or is another one from now on.
     fn memory_changes(&mut self, range: &VaddrRange) {
+        let below = self.described.range(..=range.last()).next_back();
+        let is_new = below.is_none_or(|(_, last)| *last < range.first());
+        let last = self.described.entry(range.first()).or_insert(range.last());
+        *last = range.last().max(*last);
+        if is_new {
+            return;
+        }
         let Self { machine, report, .. } = self;
         for (_, container) in machine.containers() {
             let mappings = container.mappings();
@@ -116,12 +135,14 @@ impl Player<'_> {
     }
 
     /// Notes a refusal, and returns its place in the report.
-    fn refused(&mut self, recorded: &Recorded, rule: String) -> usize {
+    fn refused(&mut self, recorded: &Recorded, refused: &Refused) -> usize {
+        let rule = refused.rule.to_string();
         let refusals = &mut self.report.refusals;
         let at = *self.known.entry(rule.clone()).or_insert(refusals.len());
         if at == refusals.len() {
             let call = call_in_words(self.trace, &recorded.call);
-            refusals.push(Refusal { call, rule, times: 0, ignored: 0 });
+            let errno = refused.errno;
+            refusals.push(Refusal { call, errno, rule, times: 0, ignored: 0 });
         }
         refusals[at].times += 1;
         at
@@ -185,8 +206,8 @@ impl Display for Report {
         let (maps, unmaps) = (Count(*maps, "MAP"), Count(*unmaps, "UNMAP"));
         let peak = Count(*peak as u64, "mapping");
         writeln!(f, "mapped {bytes:#x} bytes in {maps}, {unmaps}; at most {peak} at a time")?;
-        for Refusal { call, rule, times, ignored } in self.refusals.iter().take(SHOWN) {
-            writeln!(f, "refused{}: {call}: {rule}", Times(*times))?;
+        for Refusal { call, errno, rule, times, ignored } in self.refusals.iter().take(SHOWN) {
+            writeln!(f, "refused{}: {call}: {errno}: {rule}", Times(*times))?;
             if *ignored > 0 {
                 let times = Times(*ignored);
                 writeln!(f, "ignored{times}: the program went on, and never mapped that memory")?;

@@ -5,7 +5,7 @@ use vfio_type1::{Iova, IovaRange, Kernel, PageSize, PageSizes, Vaddr, VaddrRange
 
 use super::parser::{Form, Parser};
 use super::words::Words;
-use super::{ARGUMENT_END, Area, MAX_ARGUMENT};
+use super::{ARGUMENT_END, Area, MAX_ARGUMENT, MemoryKind};
 use crate::host::{ARM64_USER_LIMIT, HostDevice, HostGroup, HostGroupKind, HostIommu, HostRegion};
 use crate::names::{iommu_driver, is_uuid};
 use crate::pci::PciFunction;
@@ -46,12 +46,13 @@ impl Parser {
     }
 
     /// What `memory` says, of the header or between calls: a range, and what is there.
-    pub(super) fn area(words: &mut Words<'_>) -> Result<(VaddrRange, Option<bool>), String> {
-        let writable = match words.word("rw, ro or none")? {
-            "rw" => Some(true),
-            "ro" => Some(false),
+    pub(super) fn area(words: &mut Words<'_>) -> Result<(VaddrRange, Option<MemoryKind>), String> {
+        let kind = match words.word("rw, ro, bar or none")? {
+            "rw" => Some(MemoryKind::ReadWrite),
+            "ro" => Some(MemoryKind::ReadOnly),
+            "bar" => Some(MemoryKind::Bar),
             "none" => None,
-            word => return Err(format!("memory is rw, ro or none, not \"{word}\"")),
+            word => return Err(format!("memory is rw, ro, bar or none, not \"{word}\"")),
         };
         let range = VaddrRange::from_size(Vaddr(words.hex()?), words.hex()?);
         let range = range.map_err(|error| format!("memory: {error}"))?;
@@ -64,12 +65,17 @@ impl Parser {
             return Err(format!("memory {range} is where a replay places ioctl arguments"));
         }
         words.end()?;
-        Ok((range, writable))
+        Ok((range, kind))
     }
 
     fn memory(&mut self, words: &mut Words<'_>) -> Result<(), String> {
-        let (range, writable) = Self::area(words)?;
-        let writable = writable.ok_or("memory that is not there needs no line")?;
+        let (range, kind) = Self::area(words)?;
+        let writable = match kind {
+            Some(MemoryKind::ReadWrite) => true,
+            Some(MemoryKind::ReadOnly) => false,
+            Some(MemoryKind::Bar) => return Err("no BAR is mapped before the calls".to_owned()),
+            None => return Err("memory that is not there needs no line".to_owned()),
+        };
         if let Some(area) = self.trace.memory.iter().find(|area| area.range.overlaps(&range)) {
             return Err(format!("memory {range} overlaps memory {}", area.range));
         }

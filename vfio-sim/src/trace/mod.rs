@@ -66,6 +66,17 @@ pub struct Area {
     pub writable: bool,
 }
 
+/// What is at addresses of the calling process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryKind {
+    /// Memory that can be written.
+    ReadWrite,
+    /// Memory that can only be read.
+    ReadOnly,
+    /// A device's BAR that is mapped: its pages are not the process's own.
+    Bar,
+}
+
 /// A call, where it stands, and what the kernel answered.
 #[derive(Clone, Debug)]
 pub struct Recorded {
@@ -112,8 +123,8 @@ pub enum Call {
     IoctlValue(FileIndex, u32, u64),
     /// Fill memory with a byte.
     Poke(Vaddr, usize, u8),
-    /// Other memory is there from now on: whether it can be written, or `None` if there is none.
-    SetMemory(VaddrRange, Option<bool>),
+    /// Other memory is there from now on, or none.
+    SetMemory(VaddrRange, Option<MemoryKind>),
     /// Read memory back; the bytes that were there.
     Peek(Vaddr, usize, Range<usize>),
     /// Read the `reserved_regions` of a device's group; the text that was there.
@@ -301,7 +312,7 @@ mod tests {
             Call::SetMemory(range, writable) => (range.first().0, range.last().0, writable),
             ref call => panic!("{call:?}"),
         };
-        assert_eq!(memory(0), (0x9000, 0xafff, Some(true)));
+        assert_eq!(memory(0), (0x9000, 0xafff, Some(MemoryKind::ReadWrite)));
         assert_eq!(memory(1), (0x9000, 0x9fff, None));
         assert_eq!(trace.remarks, [(1, "why".to_owned())]);
         let script = trace.to_script();
@@ -326,7 +337,10 @@ mod tests {
         );
         assert_eq!(error("frobnicate => 0 0\n"), "line 6: unknown call \"frobnicate\"");
         assert_eq!(error("close c => 0 0 0\n"), "line 6: unexpected \"0\"");
-        assert_eq!(error("memory rx 1000 1000\n"), "line 6: memory is rw, ro or none, not \"rx\"");
+        assert_eq!(
+            error("memory rx 1000 1000\n"),
+            "line 6: memory is rw, ro, bar or none, not \"rx\""
+        );
         assert_eq!(error("memory rw 1000 1000 => 0 0\n"), "line 6: memory has no answer");
         assert_eq!(error("iommufd\n"), "line 6: no \"=>\", and so no answer");
         assert_eq!(

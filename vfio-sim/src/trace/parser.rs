@@ -138,8 +138,8 @@ impl Parser {
     fn silent(&mut self, name: &str, words: &mut Words<'_>) -> Result<Option<Call>, String> {
         Ok(match name {
             "memory" => {
-                let (range, writable) = Self::area(words)?;
-                Some(Call::SetMemory(range, writable))
+                let (range, kind) = Self::area(words)?;
+                Some(Call::SetMemory(range, kind))
             }
             "poke" => {
                 let (at, length) = (Vaddr(words.hex()?), words.length()?);

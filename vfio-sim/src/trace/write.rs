@@ -6,7 +6,7 @@ use std::io;
 
 use vfio_type1::{FixedIommu, VaddrRange};
 
-use super::{Answer, Area, Call, Trace};
+use super::{Answer, Area, Call, MemoryKind, Trace};
 use crate::names::iommu_driver_name;
 
 /// What stands before the calls.
@@ -72,23 +72,25 @@ struct MemoryLines<'a>(&'a [Area]);
 impl Display for MemoryLines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|Area { range, writable }| {
-            writeln!(f, "# {}", MemoryCall(*range, Some(*writable)))
+            let kind = if *writable { MemoryKind::ReadWrite } else { MemoryKind::ReadOnly };
+            writeln!(f, "# {}", MemoryCall(*range, Some(kind)))
         })
     }
 }
 
 /// Memory that is there from now on.
-pub(crate) struct MemoryCall(pub(crate) VaddrRange, pub(crate) Option<bool>);
+pub(crate) struct MemoryCall(pub(crate) VaddrRange, pub(crate) Option<MemoryKind>);
 
 impl Display for MemoryCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(range, writable) = self;
-        let access = match writable {
-            Some(true) => "rw",
-            Some(false) => "ro",
+        let Self(range, kind) = self;
+        let kind = match kind {
+            Some(MemoryKind::ReadWrite) => "rw",
+            Some(MemoryKind::ReadOnly) => "ro",
+            Some(MemoryKind::Bar) => "bar",
             None => "none",
         };
-        write!(f, "memory {access} {:x} {:x}", range.first().0, range.size().unwrap_or(0))
+        write!(f, "memory {kind} {:x} {:x}", range.first().0, range.size().unwrap_or(0))
     }
 }
 
@@ -143,7 +145,7 @@ impl Display for CallLine<'_> {
             Call::IoctlValue(file, command, value) => {
                 write!(f, "ioctlv {} {command:x} {value:x}", trace.file(*file))
             }
-            Call::SetMemory(range, writable) => MemoryCall(*range, *writable).fmt(f),
+            Call::SetMemory(range, kind) => MemoryCall(*range, *kind).fmt(f),
             Call::Poke(at, length, byte) => write!(f, "poke {:x} {length:x} {byte:x}", at.0),
             Call::Peek(at, length, _) => write!(f, "peek {:x} {length:x}", at.0),
             Call::Sysfs(device, _) => write!(f, "sysfs {}", trace.text(*device)),

@@ -14,7 +14,7 @@ use super::{RunArguments, find_program, no_program, settings};
 /// How a program fared on a host.
 struct Row {
     host: &'static str,
-    /// Its exit status; `None` if it could not be tried.
+    /// Its exit status; `None` if it could not be tried, or used no VFIO.
     status: Option<u8>,
     /// What was refused first, or why it could not be tried.
     reason: String,
@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Stop> {
         failed += u32::from(row.status.is_some_and(|status| status != 0));
     }
     writeln!(out, "fails on {failed} of {tried} hosts")?;
-    Ok(ExitCode::from(if failed == 0 { 0 } else { REFUSED }))
+    Ok(ExitCode::from(if failed == 0 && tried > 0 { 0 } else { REFUSED }))
 }
 
 fn attempt(arguments: &RunArguments, name: &'static str) -> Result<Row, Stop> {
@@ -57,6 +57,10 @@ fn attempt(arguments: &RunArguments, name: &'static str) -> Result<Row, Stop> {
         return Ok(not_tried(error.to_string()));
     }
     match recorded(arguments, name, &host, kernel, Output::Dropped) {
+        // A wrapper that finds no program to run would work anywhere.
+        Ok((0, texts)) if texts.is_empty() => {
+            Ok(not_tried("the program opened no file of VFIO's".to_owned()))
+        }
         Ok((status, texts)) => {
             let reason = first_refusal(&texts, &host, kernel).filter(|_| status != 0);
             Ok(Row { host: name, status: Some(status), reason: reason.unwrap_or_default() })
