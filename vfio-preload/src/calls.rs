@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What calls do on our files. Each answers a value or an errno, as the kernel would.
 
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -106,6 +107,17 @@ fn open_group(world: &World, fd: RawFd, group: GroupId) -> Result<File, Errno> {
         }
     }
     opened.map(|group| File::Group(name.opened(), group))
+}
+
+/// Says why a group has no file that the program has looked for.
+pub(crate) fn not_there(path: &CStr) {
+    let number =
+        path.to_bytes().strip_prefix(b"/dev/vfio/").and_then(|name| str::from_utf8(name).ok());
+    let Some(number) = number.and_then(|name| name.parse().ok()) else { return };
+    let Some(world) = World::get_or_make() else { return };
+    if let Err(error) = world.vfio.open_group(GroupId::Numbered(number), &world.process) {
+        say_once(format!("{}: {error}", path.to_string_lossy()));
+    }
 }
 
 fn open_cdev(world: &World, device: &str) -> Result<File, Errno> {

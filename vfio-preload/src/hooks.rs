@@ -8,7 +8,7 @@
 //! A thread that is cancelled while libc waits in one of them is unwound through it.
 #![expect(unsafe_code, reason = "functions that C calls, with what C gives them")]
 
-use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 
 use vfio_type1::Errno;
 
@@ -51,9 +51,20 @@ fn address(at: *const c_void) -> u64 {
     at.expose_provenance() as u64
 }
 
-/// What to return for a descriptor that libc has opened.
-fn opened(fd: c_int) -> c_int {
+/// What to return for a descriptor that libc has opened, or has not.
+///
+/// # Safety
+///
+/// libc has read the path.
+unsafe fn opened(fd: c_int, path: *const c_char) -> c_int {
     if fd < 0 {
+        // SAFETY: the address is that of this thread's errno.
+        let errno = unsafe { *libc::__errno_location() };
+        if errno == libc::ENOENT {
+            // SAFETY: libc has found a string there.
+            calls::not_there(unsafe { CStr::from_ptr(path) });
+            set_errno(Errno(errno));
+        }
         return fd;
     }
     match calls::opened(fd) {
@@ -67,24 +78,24 @@ fn opened(fd: c_int) -> c_int {
 }
 
 macro_rules! opens {
-    ($($name:ident($($argument:ident: $type:ty),*);)*) => {$(
+    ($($name:ident($($argument:ident: $type:ty),*) of $path:ident;)*) => {$(
         #[unsafe(no_mangle)]
         unsafe extern "C-unwind" fn $name($($argument: $type),*) -> c_int {
             // SAFETY: as libc's: the arguments are the caller's.
-            opened(unsafe { next::$name($($argument),*) })
+            unsafe { opened(next::$name($($argument),*), $path) }
         }
     )*};
 }
 
 opens! {
-    open(path: *const c_char, flags: c_int, mode: c_uint);
-    open64(path: *const c_char, flags: c_int, mode: c_uint);
-    openat(at: c_int, path: *const c_char, flags: c_int, mode: c_uint);
-    openat64(at: c_int, path: *const c_char, flags: c_int, mode: c_uint);
-    __open_2(path: *const c_char, flags: c_int);
-    __open64_2(path: *const c_char, flags: c_int);
-    __openat_2(at: c_int, path: *const c_char, flags: c_int);
-    __openat64_2(at: c_int, path: *const c_char, flags: c_int);
+    open(path: *const c_char, flags: c_int, mode: c_uint) of path;
+    open64(path: *const c_char, flags: c_int, mode: c_uint) of path;
+    openat(at: c_int, path: *const c_char, flags: c_int, mode: c_uint) of path;
+    openat64(at: c_int, path: *const c_char, flags: c_int, mode: c_uint) of path;
+    __open_2(path: *const c_char, flags: c_int) of path;
+    __open64_2(path: *const c_char, flags: c_int) of path;
+    __openat_2(at: c_int, path: *const c_char, flags: c_int) of path;
+    __openat64_2(at: c_int, path: *const c_char, flags: c_int) of path;
 }
 
 #[unsafe(no_mangle)]

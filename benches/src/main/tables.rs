@@ -95,7 +95,14 @@ const SUBJECTS: [Subject; 16] = [
         "program",
         "A program under `vfio-sim run`: an ioctl, accesses to a mapped register",
         "",
-        &["empty system call", "MAP", "store", "load", "any other instruction"],
+        &[
+            "empty system call",
+            "MAP",
+            "a handler that does nothing",
+            "store",
+            "load",
+            "any other instruction",
+        ],
         Show::Time,
     ),
     alone(

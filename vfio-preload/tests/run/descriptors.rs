@@ -2,6 +2,7 @@
 //! Promise: descriptors of VFIO's files are descriptors like any other.
 
 use crate::cases;
+use crate::said::run;
 
 cases!(
     "descriptors",
@@ -19,3 +20,10 @@ cases!(
         system_calls_without_libc,
     ]
 );
+
+#[test]
+fn a_group_that_has_no_file_is_explained() {
+    let Some(run) = run("dma-engine") else { return };
+    let said = run.program("sh", ["-c", "cat < /dev/vfio/99 || exit 7"]).ends_with(7);
+    said.complains("vfio-sim: /dev/vfio/99: the host has no group 99; it has ");
+}
