@@ -66,18 +66,14 @@ pub(crate) fn opened(fd: RawFd) -> Result<(), Errno> {
         Some(Node::Container) => {
             world.read_limits();
             let (name, container) = (Name::new(), world.vfio.open_container());
-            if let Some(tape) = &world.tape {
-                tape.write(Line::Container(&name), Ok(0));
-            }
+            world.note(Line::Container(&name), Ok(0));
             File::Container(name.opened(), container)
         }
         Some(Node::Iommufd) => {
             world.read_limits();
             let (name, iommufd) = (Name::new(), world.vfio.open_iommu());
             let iommufd = iommufd.map_err(|error| error.errno())?;
-            if let Some(tape) = &world.tape {
-                tape.write(Line::Iommufd(&name), Ok(0));
-            }
+            world.note(Line::Iommufd(&name), Ok(0));
             File::Iommufd(name.opened(), iommufd)
         }
         Some(Node::Group(group)) => open_group(world, fd, group)?,
@@ -85,6 +81,11 @@ pub(crate) fn opened(fd: RawFd) -> Result<(), Errno> {
     };
     world.files.set(fd, Some(Arc::new(file)));
     Ok(())
+}
+
+/// How a recording tells of an opening: the number of the descriptor is nobody's business.
+fn zero<T>(opened: &Result<T, Errno>) -> Answer {
+    opened.as_ref().map(|_| 0).map_err(|errno| *errno)
 }
 
 fn open_group(world: &World, fd: RawFd, group: GroupId) -> Result<File, Errno> {
@@ -99,10 +100,7 @@ fn open_group(world: &World, fd: RawFd, group: GroupId) -> Result<File, Errno> {
     let (name, opened) = (Name::new(), lock.and_then(|()| opened()));
     if let (Some(tape), Some(device)) = (&world.tape, world.device_of(group)) {
         match lock {
-            Ok(()) => tape.write(
-                Line::Group(&name, device),
-                opened.as_ref().map(|_| 0).map_err(|errno| *errno),
-            ),
+            Ok(()) => tape.write(Line::Group(&name, device), zero(&opened)),
             Err(_) => tape.remark(format_args!("group {group} is open in another process")),
         }
     }
@@ -123,9 +121,7 @@ pub(crate) fn not_there(path: &CStr) {
 fn open_cdev(world: &World, device: &str) -> Result<File, Errno> {
     let opened = world.vfio.open_cdev(device).map_err(|error| error.errno());
     let name = Name::new();
-    if let Some(tape) = &world.tape {
-        tape.write(Line::Cdev(&name, device), opened.as_ref().map(|_| 0).map_err(|errno| *errno));
-    }
+    world.note(Line::Cdev(&name, device), zero(&opened));
     let (name, cdev) = (name.opened(), opened?);
     Ok(File::Device(Arc::new(Opened::new(name, world.slot(device)?, OpenedBy::Node(cdev)))))
 }
@@ -203,10 +199,7 @@ pub(crate) fn ioctl(fd: RawFd, command: u64, arg: u64) -> Option<Answer> {
                 let answer = container.ioctl(&world.process, command, arg);
                 answer.map(i64::from).map_err(|error| error.errno())
             };
-            match &world.tape {
-                Some(tape) => tape.ioctl(world, name, (command, arg), make),
-                None => make(),
-            }
+            recorded(world, name, (command, arg), make)
         }
         File::Iommufd(name, iommufd) => {
             let make = || {
@@ -216,14 +209,20 @@ pub(crate) fn ioctl(fd: RawFd, command: u64, arg: u64) -> Option<Answer> {
                 }
                 answer.map(i64::from).map_err(|error| error.errno())
             };
-            match &world.tape {
-                Some(tape) => tape.ioctl(world, name, (command, arg), make),
-                None => make(),
-            }
+            recorded(world, name, (command, arg), make)
         }
         File::Group(name, group) => group_ioctl(world, name, group, command, arg),
         File::Device(opened) => device_ioctl(world, opened, command, arg),
     })
+}
+
+/// Makes an ioctl, and writes it down if a recording is wanted.
+#[inline]
+fn recorded(world: &World, name: &Name, call: (u32, u64), make: impl FnOnce() -> Answer) -> Answer {
+    match &world.tape {
+        Some(tape) => tape.ioctl(world, name, call, make),
+        None => make(),
+    }
 }
 
 /// A process that has inherited a file of VFIO's, or got it in a message, would share its parent's
@@ -260,8 +259,7 @@ fn group_ioctl(world: &World, name: &Name, group: &OpenGroup, command: u32, arg:
             let unnamed = Name::new();
             let file = opened.as_ref().ok().and_then(|(_, opened)| opened.as_ref());
             let file = file.map_or(&unnamed, |opened| opened.name());
-            let answer = opened.as_ref().map(|_| 0).map_err(|errno| *errno);
-            tape.write(Line::Device(file, name, &device), answer);
+            tape.write(Line::Device(file, name, &device), zero(&opened));
             opened.map(|(value, _)| value)
         }
         _ => tape.ioctl(world, name, (command, arg), || make().map(|(value, _)| value)),

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
+use vfio_sim::device::ioctl::{region_at, region_offset};
 use vfio_sim::device::{BarContent, PciDevice};
 use vfio_type1::{
     Access, Errno, Fault, Memory, OpenCdev, OpenDevice, PinFault, PinnedRun, Vaddr, VaddrRange,
@@ -23,11 +24,8 @@ use crate::own;
 use crate::tape::Name;
 use crate::world::World;
 
-/// The bits of a file offset that are the offset in a region (`VFIO_PCI_OFFSET_SHIFT`).
-const REGION_SHIFT: u32 = 40;
-
 /// Regions that there is room for.
-const REGIONS: u64 = 16;
+const REGIONS: u8 = 16;
 
 /// A device of the host, whether it is open or not.
 pub(crate) struct Slot {
@@ -41,13 +39,13 @@ impl Slot {
     pub(crate) fn new(device: PciDevice) -> io::Result<Self> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = rustix::fs::memfd_create("vfio-device", flags)?;
-        rustix::fs::ftruncate(&file, REGIONS << REGION_SHIFT)?;
+        rustix::fs::ftruncate(&file, region_offset(REGIONS))?;
         rustix::fs::fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
         let file = own::keep(&file)?;
         device.descriptors().into_iter().for_each(own::protect);
         for bar in &device.function().bars {
             if let Some(memory) = device.bar_memory(bar.index) {
-                let at = u64::from(bar.index) << REGION_SHIFT;
+                let at = region_offset(bar.index);
                 memory.keep_in(Arc::new(Shared::new(&file, at, bar.size)?));
             }
         }
@@ -134,8 +132,8 @@ impl Place {
     /// The kernel takes no negative offset.
     pub(crate) fn of(offset: i64) -> Result<Self, Errno> {
         let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-        let region = u8::try_from(offset >> REGION_SHIFT).map_err(|_| Errno::EINVAL)?;
-        Ok(Self { region, offset: offset & ((1 << REGION_SHIFT) - 1) })
+        let (region, offset) = region_at(offset).ok_or(Errno::EINVAL)?;
+        Ok(Self { region, offset })
     }
 }
 

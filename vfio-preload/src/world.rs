@@ -18,6 +18,7 @@ use vfio_sim::run::line::Line;
 use vfio_sim::run::{SETTINGS_FILE, Settings, SettingsError};
 use vfio_type1::{Errno, GroupId, Process, Vfio};
 
+use crate::calls::Answer;
 use crate::files::Files;
 use crate::memory::ProcessMemory;
 use crate::opened::Slot;
@@ -123,15 +124,16 @@ impl World {
             slots,
         };
         if !world.settings.ipc_lock {
-            world.note(Line::DropIpcLock);
+            world.note(Line::DropIpcLock, Ok(0));
         }
         world.read_limits();
         Ok(world)
     }
 
-    fn note(&self, call: Line<'_>) {
+    /// Writes a call down, if a recording is wanted.
+    pub(crate) fn note(&self, call: Line<'_>, answer: Answer) {
         if let Some(tape) = &self.tape {
-            tape.write(call, Ok(0));
+            tape.write(call, answer);
         }
     }
 
@@ -146,7 +148,7 @@ impl World {
         let limit = getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX);
         if limit != self.limit.swap(limit, Ordering::Relaxed) {
             self.process.set_memlock(limit);
-            self.note(Line::SetMemlock(limit));
+            self.note(Line::SetMemlock(limit), Ok(0));
         }
     }
 

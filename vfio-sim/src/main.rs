@@ -15,14 +15,13 @@ mod run;
 #[path = "main/show.rs"]
 mod show;
 
-use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use vfio_sim::assign::Selection;
-use vfio_sim::device::{DeviceSpec, SpecError};
+use vfio_sim::device::AddDevicesError;
 use vfio_sim::host::Host;
 use vfio_sim::layout::{self, Layout};
 use vfio_sim::{hosts, layouts};
@@ -91,16 +90,15 @@ struct PlaceArguments {
 
 impl PlaceArguments {
     fn place(&self, host: &mut Host) -> Result<(), Stop> {
-        for text in &self.models {
-            let in_option = |error: &dyn Display| format!("--device {text}: {error}");
-            let spec = text.parse::<DeviceSpec>().map_err(|error: SpecError| {
-                let name = text.contains(':') && !text.contains(',');
-                let hint = if name { "; for a device of the host write --devices" } else { "" };
-                Stop::BadInput(in_option(&error) + hint)
-            })?;
-            host.add_device(&spec).map_err(|error| Stop::BadInput(in_option(&error)))?;
-        }
-        Ok(())
+        host.add_devices(&self.models).map_err(|error| {
+            let message = error.to_string();
+            Stop::BadInput(match &error {
+                AddDevicesError::Spec { text, .. } if text.contains(':') && !text.contains(',') => {
+                    message + "; for a device of the host write --devices"
+                }
+                _ => message,
+            })
+        })
     }
 }
 

@@ -29,7 +29,8 @@ pub(crate) fn vfio_sim() -> PathBuf {
     ours("vfio-sim")
 }
 
-/// `vfio-sim`, with what belongs beside it, where every user can reach it: a clone may be in a directory that is closed.
+/// `vfio-sim`, with what belongs beside it, where every user can reach it: a clone may be in a directory that is
+/// closed.
 pub(crate) fn for_everybody() -> PathBuf {
     static PLACE: OnceLock<TempDir> = OnceLock::new();
     let place = PLACE.get_or_init(|| {

@@ -79,7 +79,7 @@ pub use link::Link;
 pub use model::{BadFunction, BarContent, BarLayout, Function, Model, Register};
 pub use pci_device::{Pace, PciDevice};
 pub(crate) use place::check_places;
-pub use place::{PlaceError, PowerOnError};
+pub use place::{AddDevicesError, PlaceError, PowerOnError};
 pub use region::{CONFIG_REGION, RegionError};
 pub use set_irqs::NotEventFd;
 pub use spec::{DeviceSpec, ModelSpec, SpecError};

@@ -7,7 +7,7 @@ use crate::device::idle::Idle;
 use crate::device::model::{BadFunction, BarLayout, Function, Model};
 use crate::device::nvme::DiskError;
 use crate::device::pci_device::{Pace, PciDevice};
-use crate::device::spec::{DeviceSpec, ModelSpec};
+use crate::device::spec::{DeviceSpec, ModelSpec, SpecError};
 use crate::host::{Host, HostDevice, HostGroup, HostGroupKind};
 use crate::names::pci_bus;
 use crate::pci::{Bar, BarKind, PciFunction};
@@ -89,7 +89,38 @@ pub enum PowerOnError {
     Disk(#[from] DiskError),
 }
 
+/// A device that was given as text and cannot be placed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddDevicesError {
+    /// The text is not one of a device.
+    #[error("--device {text}: {error}")]
+    Spec {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        error: SpecError,
+    },
+    /// The host has no place for it.
+    #[error("--device {text}: {error}")]
+    Place {
+        /// What was given.
+        text: String,
+        /// Why.
+        error: PlaceError,
+    },
+}
+
 impl Host {
+    /// Places devices that are given as text, as by the option `--device`, in their order.
+    pub fn add_devices(&mut self, texts: &[String]) -> Result<(), AddDevicesError> {
+        for text in texts {
+            let spec = |error| AddDevicesError::Spec { text: text.clone(), error };
+            let place = |error| AddDevicesError::Place { text: text.clone(), error };
+            self.add_device(&text.parse().map_err(spec)?).map_err(place)?;
+        }
+        Ok(())
+    }
+
     /// Places a device, bound to vfio-pci, and returns its PCI address.
     ///
     /// One that is there already becomes this model, in its group. A new one joins the group of the other

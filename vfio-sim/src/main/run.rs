@@ -20,7 +20,7 @@ use clap::Args;
 use rustix::thread::{CapabilitySet, capabilities};
 use vfio_sim::render;
 use vfio_sim::run::program::{self, ProgramError};
-use vfio_sim::run::{SETTINGS_FILE, Settings, stage};
+use vfio_sim::run::{SETTINGS_FILE, Settings, check_devices, stage};
 use vfio_type1::Kernel;
 
 use super::{PlaceArguments, Stop, complain};
@@ -72,7 +72,7 @@ pub(super) fn run(arguments: &RunArguments, out: &mut impl Write) -> Result<Exit
     let settings = settings(arguments, host)?;
     let host = settings.host().map_err(Stop::bad)?;
     let kernel = settings.kernel().map_err(Stop::bad)?;
-    settings.check_devices().map_err(Stop::bad)?;
+    check_devices(&host, kernel).map_err(Stop::bad)?;
     let recorded = arguments.trace.is_some() || arguments.report;
     if recorded && arguments.tapes.is_none() {
         return supervise::run(arguments, &host, kernel, out);

@@ -263,7 +263,7 @@ fn play(
 mod tests {
     use super::*;
     use crate::machine::Machine;
-    use crate::trace::write::SysfsGroup;
+    use crate::trace::write::header;
     use std::path::Path;
     use vfio_type1::Kernel;
 
@@ -278,29 +278,10 @@ mod tests {
         }
     }
 
-    fn groups(host: &Host, kernel: Kernel) -> Vec<SysfsGroup> {
-        let vfio = host.boot(kernel).unwrap();
-        let regions = |group: &crate::host::HostGroup| vfio.reserved_regions(group.id()).unwrap();
-        let group = |group: &crate::host::HostGroup| SysfsGroup {
-            number: group.number,
-            devices: group.devices.iter().map(|device| device.name.clone()).collect(),
-            regions: regions(group),
-        };
-        host.groups.iter().map(group).collect()
-    }
-
     /// A recording of a script on its own host, made by the emulator.
     pub(super) fn recorded_on_emulator(script: &Trace, kernel: Kernel) -> Trace {
         let host = &script.host;
-        let header = Header {
-            memory: &script.memory,
-            release: kernel.name(),
-            iommu: host.iommus.first().map(|only| only.platform.iommu(&kernel, host.page_size)),
-            allow_unsafe_interrupts: host.allow_unsafe_interrupts,
-            groups: &groups(host, kernel),
-        };
-        let mut text = Vec::new();
-        header.write(&mut text).unwrap();
+        let mut text = header(host, kernel, &script.memory).unwrap().into_bytes();
         play(script, &mut Machine::new(script, host.boot(kernel).unwrap()), &mut text).unwrap();
         Trace::parse("emulator", &String::from_utf8(text).unwrap()).unwrap()
     }

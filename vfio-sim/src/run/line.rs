@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Lines of a recording that a running program writes, call by call.
+//! The calls of a recording as text, each by itself: what a running program writes, call by call.
 
 use std::fmt::{self, Display};
 
@@ -72,7 +72,7 @@ impl Display for Line<'_> {
             }
             Self::Close(file) => write!(f, "close {file}"),
             Self::DropIpcLock => f.write_str("nocaplock"),
-            Self::SetMemlock(bytes) => write!(f, "memlock {bytes:x}"),
+            Self::SetMemlock(bytes) => write!(f, "memlock {bytes:#x}"),
         }
     }
 }

@@ -12,4 +12,4 @@ pub mod report;
 mod settings;
 pub mod stage;
 
-pub use settings::{SETTINGS_FILE, Settings, SettingsError};
+pub use settings::{SETTINGS_FILE, Settings, SettingsError, check_devices};

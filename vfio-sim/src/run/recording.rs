@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use vfio_type1::Kernel;
 
-use crate::host::{BootError, Host, HostGroup};
-use crate::trace::write::{Header, SysfsGroup};
+use crate::host::{BootError, Host};
+use crate::trace::write::header;
 use crate::trace::{Trace, TraceError};
 
 /// Recordings that cannot be made.
@@ -51,7 +51,7 @@ pub fn texts(directory: &Path, host: &Host, kernel: Kernel) -> Result<Vec<String
         files.push((begun.map_err(unreadable(&entry.path()))?, entry.path()));
     }
     files.sort();
-    let header = header(host, kernel)?;
+    let header = header(host, kernel, &[])?;
     files
         .into_iter()
         .map(|(_, path)| {
@@ -61,29 +61,6 @@ pub fn texts(directory: &Path, host: &Host, kernel: Kernel) -> Result<Vec<String
             Ok(format!("{header}{whole}# end\n"))
         })
         .collect()
-}
-
-/// What a recording on this host begins with. It has room for one IOMMU; where the host has several, each
-/// group's is another, and the recording replays on the host alone.
-fn header(host: &Host, kernel: Kernel) -> Result<String, BootError> {
-    let vfio = host.boot(kernel)?;
-    let group = |group: &HostGroup| SysfsGroup {
-        number: group.number,
-        devices: group.devices.iter().map(|device| device.name.clone()).collect(),
-        regions: vfio.reserved_regions(group.id()).unwrap_or_default(),
-    };
-    let groups: Vec<SysfsGroup> = host.groups.iter().map(group).collect();
-    let header = Header {
-        memory: &[],
-        release: kernel.name(),
-        iommu: host.iommus.first().map(|only| only.platform.iommu(&kernel, host.page_size)),
-        allow_unsafe_interrupts: host.allow_unsafe_interrupts,
-        groups: &groups,
-    };
-    let mut text = Vec::new();
-    // Memory takes whatever is written to it.
-    let _ = header.write(&mut text);
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Whether a process has opened anything: a child may have looked at a file and left it.

@@ -7,10 +7,10 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 use vfio_type1::{Kernel, UnknownKernel, Vfio};
 
-use crate::device::{DeviceSpec, Pace, PowerOnError, SpecError};
+use crate::device::{AddDevicesError, DeviceSpec, Pace, PowerOnError};
 use crate::host::{BootError, Host};
+use crate::hosts;
 use crate::known::FindError;
-use crate::{device, hosts};
 
 /// Where they are: in the `/sys` that is the program's alone.
 pub const SETTINGS_FILE: &str = "/sys/kernel/vfio-sim.json";
@@ -57,22 +57,9 @@ pub enum SettingsError {
     /// There is no such kernel.
     #[error(transparent)]
     Kernel(#[from] UnknownKernel),
-    /// A device cannot be.
-    #[error("--device {text}: {error}")]
-    Device {
-        /// What was given.
-        text: String,
-        /// What is wrong with it.
-        error: SpecError,
-    },
     /// A device cannot be placed.
-    #[error("--device {text}: {error}")]
-    Place {
-        /// What was given.
-        text: String,
-        /// Why.
-        error: device::PlaceError,
-    },
+    #[error(transparent)]
+    Devices(#[from] AddDevicesError),
     /// No driver runs on the host.
     #[error(transparent)]
     Boot(#[from] BootError),
@@ -119,12 +106,7 @@ impl Settings {
     /// The host, with the devices placed on it.
     pub fn host(&self) -> Result<Host, SettingsError> {
         let mut host = hosts::find(&self.host)?;
-        for text in &self.devices {
-            let device = |error| SettingsError::Device { text: text.clone(), error };
-            let spec: DeviceSpec = text.parse().map_err(device)?;
-            let place = |error| SettingsError::Place { text: text.clone(), error };
-            host.add_device(&spec).map_err(place)?;
-        }
+        host.add_devices(&self.devices)?;
         Ok(host)
     }
 
@@ -133,20 +115,19 @@ impl Settings {
         Ok(self.kernel.parse()?)
     }
 
-    /// Whether all devices can be switched on: a disk's file has to be there.
-    pub fn check_devices(&self) -> Result<(), SettingsError> {
-        let (host, vfio) = self.boot()?;
-        let models = host.devices().filter(|device| device.model.is_some());
-        for device in models {
-            host.power_on(&vfio, &device.name, Pace::Immediate)?;
-        }
-        Ok(())
-    }
-
     /// The driver on the host.
     pub fn boot(&self) -> Result<(Host, Vfio), SettingsError> {
         let host = self.host()?;
         let vfio = host.boot(self.kernel()?)?;
         Ok((host, vfio))
     }
+}
+
+/// Whether all models on a host can be switched on: a disk's file has to be there.
+pub fn check_devices(host: &Host, kernel: Kernel) -> Result<(), SettingsError> {
+    let vfio = host.boot(kernel)?;
+    for device in host.devices().filter(|device| device.model.is_some()) {
+        host.power_on(&vfio, &device.name, Pace::Immediate)?;
+    }
+    Ok(())
 }

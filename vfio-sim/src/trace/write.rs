@@ -4,10 +4,12 @@
 use std::fmt::{self, Display, Write as _};
 use std::io;
 
-use vfio_type1::{FixedIommu, VaddrRange};
+use vfio_type1::{FixedIommu, Kernel, VaddrRange};
 
 use super::{Answer, Area, Call, MemoryKind, Trace};
+use crate::host::{BootError, Host, HostGroup};
 use crate::names::iommu_driver_name;
+use crate::run::line::Line;
 
 /// What stands before the calls.
 #[derive(Clone, Debug)]
@@ -33,6 +35,29 @@ pub(crate) struct SysfsGroup {
     pub(crate) devices: Vec<String>,
     /// The text of its `reserved_regions`.
     pub(crate) regions: String,
+}
+
+/// The header of a recording on a host. It has room for one IOMMU: where the host has several, each group's is
+/// another, and the recording replays on the host alone.
+pub(crate) fn header(host: &Host, kernel: Kernel, memory: &[Area]) -> Result<String, BootError> {
+    let vfio = host.boot(kernel)?;
+    let group = |group: &HostGroup| SysfsGroup {
+        number: group.number,
+        devices: group.devices.iter().map(|device| device.name.clone()).collect(),
+        regions: vfio.reserved_regions(group.id()).unwrap_or_default(),
+    };
+    let groups: Vec<SysfsGroup> = host.groups.iter().map(group).collect();
+    let header = Header {
+        memory,
+        release: kernel.name(),
+        iommu: host.iommus.first().map(|only| only.platform.iommu(&kernel, host.page_size)),
+        allow_unsafe_interrupts: host.allow_unsafe_interrupts,
+        groups: &groups,
+    };
+    let mut text = Vec::new();
+    // Memory takes whatever is written to it.
+    let _ = header.write(&mut text);
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 impl Header<'_> {
@@ -121,37 +146,38 @@ impl Display for CallLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(trace, call) = self;
         match call {
-            Call::OpenContainer(file) => write!(f, "container {}", trace.file(*file)),
-            Call::OpenIommufd(file) => write!(f, "iommufd {}", trace.file(*file)),
-            Call::OpenGroup(file, device) => {
-                write!(f, "group {} {}", trace.file(*file), trace.text(*device))
-            }
-            Call::OpenDevice(file, group, name) => {
-                let (file, group) = (trace.file(*file), trace.file(*group));
-                write!(f, "device {file} {group} {}", trace.text(*name))
-            }
-            Call::OpenCdev(file, device) => {
-                write!(f, "cdev {} {}", trace.file(*file), trace.text(*device))
-            }
-            Call::Bind(device, iommufd) => {
-                write!(f, "bind {} {}", trace.file(*device), trace.file(*iommufd))
-            }
-            Call::SetContainer(group, container) => {
-                write!(f, "setc {} {}", trace.file(*group), trace.file(*container))
-            }
-            Call::Ioctl(file, command, before, _) => {
-                write!(f, "ioctl {} {command:x} {}", trace.file(*file), Hex(trace.bytes(before)))
-            }
-            Call::IoctlValue(file, command, value) => {
-                write!(f, "ioctlv {} {command:x} {value:x}", trace.file(*file))
-            }
             Call::SetMemory(range, kind) => MemoryCall(*range, *kind).fmt(f),
             Call::Poke(at, length, byte) => write!(f, "poke {:x} {length:x} {byte:x}", at.0),
             Call::Peek(at, length, _) => write!(f, "peek {:x} {length:x}", at.0),
             Call::Sysfs(device, _) => write!(f, "sysfs {}", trace.text(*device)),
-            Call::Close(file) => write!(f, "close {}", trace.file(*file)),
-            Call::DropIpcLock => f.write_str("nocaplock"),
-            Call::SetMemlock(bytes) => write!(f, "memlock {bytes:#x}"),
+            Call::OpenContainer(file) => Line::Container(&trace.file(*file)).fmt(f),
+            Call::OpenIommufd(file) => Line::Iommufd(&trace.file(*file)).fmt(f),
+            Call::OpenGroup(file, device) => {
+                Line::Group(&trace.file(*file), trace.text(*device)).fmt(f)
+            }
+            Call::OpenDevice(file, group, device) => {
+                let (file, group) = (&trace.file(*file), &trace.file(*group));
+                Line::Device(file, group, trace.text(*device)).fmt(f)
+            }
+            Call::OpenCdev(file, device) => {
+                Line::Cdev(&trace.file(*file), trace.text(*device)).fmt(f)
+            }
+            Call::Bind(device, iommufd) => {
+                Line::Bind(&trace.file(*device), &trace.file(*iommufd)).fmt(f)
+            }
+            Call::SetContainer(group, container) => {
+                Line::SetContainer(&trace.file(*group), &trace.file(*container)).fmt(f)
+            }
+            Call::Ioctl(file, command, before, after) => {
+                let (before, after) = (trace.bytes(before), trace.bytes(after));
+                Line::Ioctl(&trace.file(*file), *command, before, after).fmt(f)
+            }
+            Call::IoctlValue(file, command, value) => {
+                Line::IoctlValue(&trace.file(*file), *command, *value).fmt(f)
+            }
+            Call::Close(file) => Line::Close(&trace.file(*file)).fmt(f),
+            Call::DropIpcLock => Line::DropIpcLock.fmt(f),
+            Call::SetMemlock(bytes) => Line::SetMemlock(*bytes).fmt(f),
         }
     }
 }

@@ -4,8 +4,10 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use vfio_sim::host::Host;
 use vfio_sim::hosts;
-use vfio_sim::run::{recording, report};
+use vfio_sim::run::{check_devices, recording, report};
+use vfio_type1::Kernel;
 
 use super::super::{REFUSED, Stop};
 use super::supervise::{Output, recorded};
@@ -53,7 +55,7 @@ fn attempt(arguments: &RunArguments, name: &'static str) -> Result<Row, Stop> {
         Ok(host) => host,
         Err(error) => return Ok(not_tried(error.to_string())),
     };
-    if let Err(error) = settings.check_devices() {
+    if let Err(error) = check_devices(&host, kernel) {
         return Ok(not_tried(error.to_string()));
     }
     match recorded(arguments, name, &host, kernel, Output::Dropped) {
@@ -69,11 +71,7 @@ fn attempt(arguments: &RunArguments, name: &'static str) -> Result<Row, Stop> {
     }
 }
 
-fn first_refusal(
-    texts: &[String],
-    host: &vfio_sim::host::Host,
-    kernel: vfio_type1::Kernel,
-) -> Option<String> {
+fn first_refusal(texts: &[String], host: &Host, kernel: Kernel) -> Option<String> {
     texts.iter().find_map(|text| {
         let report = report::report(&recording::parse(text).ok()?, host, kernel).ok()?;
         report.refusals.into_iter().next().map(|refusal| refusal.rule)
