@@ -38,6 +38,8 @@ errnos! {
     ENOENT = 2,
     /// I/O error (5).
     EIO = 5,
+    /// No such device or address (6).
+    ENXIO = 6,
     /// Argument list too long (7).
     E2BIG = 7,
     /// Bad file descriptor (9).

@@ -167,6 +167,7 @@ pub(crate) fn checked(fd: RawFd) -> Option<(&'static World, Arc<File>)> {
     let (world, file) = ours(fd)?;
     let still = match &*file {
         File::Device(opened) if opened.cdev().is_none() => opened.is_file(borrow(fd)?),
+        File::Kvm(_) => true,
         _ => identity(fd).is_some(),
     };
     if !still {
@@ -213,6 +214,7 @@ pub(crate) fn ioctl(fd: RawFd, command: u64, arg: u64) -> Option<Answer> {
         }
         File::Group(name, group) => group_ioctl(world, name, group, command, arg),
         File::Device(opened) => device_ioctl(world, opened, command, arg),
+        File::Kvm(device) => device.ioctl(world, command, arg),
     })
 }
 
@@ -292,7 +294,7 @@ fn target(world: &World, fd: RawFd) -> FdTarget {
     match world.files.get(fd).as_deref() {
         Some(File::Container(_, container)) => FdTarget::Container(container.clone()),
         Some(File::Iommufd(_, iommufd)) => FdTarget::Iommufd(iommufd.clone()),
-        Some(File::Group(..) | File::Device(_)) => FdTarget::Other,
+        Some(File::Group(..) | File::Device(_) | File::Kvm(_)) => FdTarget::Other,
         None if borrow(fd).is_some_and(|fd| rustix::io::fcntl_getfd(fd).is_ok()) => FdTarget::Other,
         None => FdTarget::Closed,
     }
@@ -348,11 +350,15 @@ fn cdev_ioctl(
     answer
 }
 
+/// A copy of the program's descriptor, if it is open.
+pub(crate) fn copy(fd: RawFd) -> Option<OwnedFd> {
+    own::copy(borrow(fd)?).ok()
+}
+
 /// The program's eventfd, kept open for as long as the device signals it.
 #[expect(unsafe_code, reason = "a copy of the program's descriptor is this library's own")]
 fn eventfd(fd: i32) -> Result<EventFd, NotEventFd> {
-    let open = borrow(fd).ok_or(NotEventFd::Closed)?;
-    let copy = own::copy(open).map_err(|_| NotEventFd::Closed)?;
+    let copy = copy(fd).ok_or(NotEventFd::Closed)?;
     let target = rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new());
     if !target.is_ok_and(|target| target.to_bytes() == b"anon_inode:[eventfd]") {
         return Err(NotEventFd::Other);
@@ -373,8 +379,8 @@ pub(crate) fn device<'a>(
         File::Container(..) | File::Iommufd(..) => {
             Err(container_file_errno(world.vfio.kernel(), operation))
         }
-        // A group's file has no operation for it.
-        File::Group(..) => Err(match operation {
+        // The others' files have no operation for it.
+        File::Group(..) | File::Kvm(_) => Err(match operation {
             FileOperation::Mmap => Errno::ENODEV,
             FileOperation::ReadOrWrite => Errno::EINVAL,
             FileOperation::Seek => Errno::ESPIPE,

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use vfio_type1::{Container, Iommufd, OpenGroup};
 
 use crate::fd_set::FdSet;
+use crate::kvm::KvmDevice;
 use crate::opened::Opened;
 use crate::tape::Name;
 
@@ -19,6 +20,7 @@ pub(crate) enum File {
     Iommufd(Name, Iommufd),
     Group(Name, OpenGroup),
     Device(Arc<Opened>),
+    Kvm(KvmDevice),
 }
 
 /// The program's descriptors.

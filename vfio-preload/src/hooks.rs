@@ -14,7 +14,7 @@ use vfio_type1::Errno;
 
 use crate::calls::{self, Answer};
 use crate::mapping::{self, MapRequest};
-use crate::{next, own, transfer, trap};
+use crate::{kvm, next, own, start, transfer, trap};
 
 /// Leaves an errno for the program.
 fn set_errno(errno: Errno) {
@@ -181,8 +181,14 @@ fcntls! { fcntl fcntl64 }
 unsafe extern "C-unwind" fn ioctl(fd: c_int, command: usize, argument: usize) -> c_int {
     match calls::ioctl(fd, command as u64, argument as u64) {
         Some(answer) => int(answer),
-        // SAFETY: as libc's.
-        None => unsafe { next::ioctl(fd, command, argument) },
+        None => {
+            // SAFETY: as libc's.
+            let result = unsafe { next::ioctl(fd, command, argument) };
+            if result == 0 {
+                kvm::succeeded(command as u64, argument as u64);
+            }
+            result
+        }
     }
 }
 
@@ -227,11 +233,12 @@ macro_rules! writes {
 
 writes! { pwrite pwrite64 }
 
-// The offset of a device's file stays 0: nothing moves it.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn read(fd: c_int, into: *mut c_void, bytes: usize) -> isize {
     match calls::checked(fd) {
-        Some((world, file)) => size(transfer::read(world, &file, address(into), bytes, 0)),
+        Some((world, file)) => size(transfer::at(world, &file, None, |offset| {
+            transfer::read(world, &file, address(into), bytes, offset)
+        })),
         // SAFETY: as libc's.
         None => unsafe { next::read(fd, into, bytes) },
     }
@@ -240,43 +247,50 @@ unsafe extern "C-unwind" fn read(fd: c_int, into: *mut c_void, bytes: usize) -> 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn write(fd: c_int, from: *const c_void, bytes: usize) -> isize {
     match calls::checked(fd) {
-        Some((world, file)) => size(transfer::write(world, &file, address(from), bytes, 0)),
+        Some((world, file)) => size(transfer::at(world, &file, None, |offset| {
+            transfer::write(world, &file, address(from), bytes, offset)
+        })),
         // SAFETY: as libc's.
         None => unsafe { next::write(fd, from, bytes) },
     }
 }
 
 macro_rules! vectors {
-    ($($name:ident($transfer:ident $(, $offset:ident: $offset_type:ty)? $(; $flags:ident)?);)*) => {$(
+    ($($name:ident($transfer:ident $(, $argument:ident: $type:ty)*) at $offset:expr;)*) => {$(
         #[unsafe(no_mangle)]
         unsafe extern "C-unwind" fn $name(
-            fd: c_int, list: *const libc::iovec, count: c_int
-            $(, $offset: $offset_type)? $(, $flags: c_int)?
+            fd: c_int, list: *const libc::iovec, count: c_int $(, $argument: $type)*
         ) -> isize {
             let Some((world, file)) = calls::checked(fd) else {
                 // SAFETY: as libc's.
-                return unsafe { next::$name(fd, list, count $(, $offset)? $(, $flags)?) };
+                return unsafe { next::$name(fd, list, count $(, $argument)*) };
             };
-            // Without an offset it is the file's, which is 0.
-            let from = [0_i64 $(, $offset)?].into_iter().last().unwrap_or(0);
-            size(transfer::in_pieces(world, address(list.cast()), count, from, |at, bytes, offset| {
-                transfer::$transfer(world, &file, at, bytes, offset)
+            size(transfer::at(world, &file, $offset, |offset| {
+                let list = address(list.cast());
+                transfer::in_pieces(world, list, count, offset, |at, bytes, offset| {
+                    transfer::$transfer(world, &file, at, bytes, offset)
+                })
             }))
         }
     )*};
 }
 
+/// The offset that a call gives, unless it asks for the file's position.
+fn given(offset: i64) -> Option<i64> {
+    Some(offset).filter(|offset| *offset != -1)
+}
+
 vectors! {
-    readv(read);
-    writev(write);
-    preadv(read, offset: i64);
-    preadv64(read, offset: i64);
-    pwritev(write, offset: i64);
-    pwritev64(write, offset: i64);
-    preadv2(read, offset: i64; flags);
-    preadv64v2(read, offset: i64; flags);
-    pwritev2(write, offset: i64; flags);
-    pwritev64v2(write, offset: i64; flags);
+    readv(read) at None;
+    writev(write) at None;
+    preadv(read, offset: i64) at Some(offset);
+    preadv64(read, offset: i64) at Some(offset);
+    pwritev(write, offset: i64) at Some(offset);
+    pwritev64(write, offset: i64) at Some(offset);
+    preadv2(read, offset: i64, flags: c_int) at given(offset);
+    preadv64v2(read, offset: i64, flags: c_int) at given(offset);
+    pwritev2(write, offset: i64, flags: c_int) at given(offset);
+    pwritev64v2(write, offset: i64, flags: c_int) at given(offset);
 }
 
 macro_rules! seeks {
@@ -472,6 +486,10 @@ unsafe extern "C-unwind" fn syscall(
                 mapped.expose_provenance() as c_long
             }
             libc::SYS_munmap => c_long::from(munmap(at(a), b)),
+            libc::SYS_fork => start::forking(next::syscall(number, a, b, c, d, e, f)),
+            libc::SYS_clone if a & libc::CLONE_VM as usize == 0 => {
+                start::forking(next::syscall(number, a, b, c, d, e, f))
+            }
             _ => next::syscall(number, a, b, c, d, e, f),
         }
     }

@@ -22,6 +22,7 @@
 //! - `files`: which of the program's file descriptors are ours;
 //! - `tape`: the recording of the calls, if one is wanted;
 //! - `calls`, `transfer`, `mapping`: what each call does on them: ioctls, reads and writes, mappings;
+//! - `kvm`: what programs ask of KVM that is about VFIO;
 //! - `access`: the instruction that touched a BAR, carried out on a device instead;
 //! - `context`: the registers of the thread that executes it;
 //! - `step`: the instruction executed on memory instead, where it is not carried out;
@@ -40,6 +41,7 @@ mod fd_set;
 mod files;
 mod guard;
 mod hooks;
+mod kvm;
 mod mapping;
 mod memory;
 mod next;

@@ -110,6 +110,8 @@ pub(crate) struct Opened {
     name: Name,
     slot: Arc<Slot>,
     by: OpenedBy,
+    /// The offset in the file that `read` and `write` go on at. `lseek` does not move it.
+    pub(crate) position: Mutex<i64>,
 }
 
 /// How a device was opened.
@@ -141,7 +143,7 @@ impl Opened {
     /// Opens the device once more.
     pub(crate) fn new(name: Name, slot: Arc<Slot>, by: OpenedBy) -> Self {
         *slot.opens.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Self { name, slot, by }
+        Self { name, slot, by, position: Mutex::default() }
     }
 
     /// The device by its own node, if it was opened so.

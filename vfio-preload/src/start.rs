@@ -2,6 +2,8 @@
 //! What happens when the library is loaded: hardly anything.
 #![expect(unsafe_code, reason = "functions that the linker and libc call")]
 
+use std::ffi::c_long;
+
 use crate::world::World;
 
 extern "C" fn load() {
@@ -11,6 +13,14 @@ extern "C" fn load() {
 
 unsafe extern "C" fn forked() {
     World::forget();
+}
+
+/// After a system call that makes a process with memory of its own: libc does not tell the child of it.
+pub(crate) fn forking(child: c_long) -> c_long {
+    if child == 0 {
+        World::forget();
+    }
+    child
 }
 
 #[used]

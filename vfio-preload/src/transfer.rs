@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What `pread`, `pwrite` and their kin do on our files.
 
+use std::sync::PoisonError;
+
 use vfio_type1::abi::FileOperation;
 use vfio_type1::{Errno, Memory as _, Vaddr};
 
@@ -11,6 +13,23 @@ use crate::world::World;
 
 /// What is at once in this library's own memory, on the way between a device and the program.
 const CHUNK: usize = 4096;
+
+/// Does a transfer at an offset; without one, where the last such has ended.
+pub(crate) fn at(
+    world: &World,
+    file: &File,
+    offset: Option<i64>,
+    transfer: impl FnOnce(i64) -> Answer,
+) -> Answer {
+    if let Some(offset) = offset {
+        return transfer(offset);
+    }
+    let opened = calls::device(world, file, FileOperation::ReadOrWrite)?;
+    let mut position = opened.position.lock().unwrap_or_else(PoisonError::into_inner);
+    let moved = transfer(*position)?;
+    *position += moved;
+    Ok(moved)
+}
 
 /// `pread` into the program's memory.
 pub(crate) fn read(world: &World, file: &File, into: u64, bytes: usize, offset: i64) -> Answer {

@@ -207,8 +207,27 @@ static void pieces_are_read_and_written_in_order(void) {
     CHECK(readv(device, words, 2) == 8);
 }
 
+static void reading_goes_on_where_it_has_ended(void) {
+    device = open_device().device;
+    // Of an NVMe controller: what it can, in two halves; its version; two masks; how it is set; nothing; its state.
+    uint32_t expected[8], word;
+    for (int i = 0; i < 8; i++)
+        CHECK(pread(device, &expected[i], 4, 4 * i) == 4);
+    CHECK(expected[0] != expected[1] && expected[1] != expected[2]);
+    CHECK(read(device, &word, 4) == 4 && word == expected[0]);
+    CHECK(read(dup(device), &word, 4) == 4 && word == expected[1]);
+    CHECK_FAILS(lseek(device, 0, SEEK_SET), ESPIPE);
+    struct iovec piece = {&word, 4};
+    CHECK(readv(device, &piece, 1) == 4 && word == expected[2]);
+    CHECK(preadv2(device, &piece, 1, -1, 0) == 4 && word == expected[3]);
+    CHECK_FAILS(preadv(device, &piece, 1, -1), EINVAL);
+    CHECK(write(device, &word, 4) == 4);
+    CHECK(read(device, &word, 4) == 4 && word == expected[5]);
+}
+
 CASES(CASE(a_part_is_unmapped), CASE(another_mapping_takes_the_place), CASE(a_mapping_is_moved),
       CASE(protection_is_changed), CASE(protection_is_changed_around),
       CASE(an_access_behind_a_mapping_is_a_fault), CASE(what_cannot_be_mapped),
       CASE(regions_are_mapped_as_they_say), CASE(regions_are_read_to_their_ends),
-      CASE(addresses_without_memory), CASE(pieces_are_read_and_written_in_order))
+      CASE(addresses_without_memory), CASE(pieces_are_read_and_written_in_order),
+      CASE(reading_goes_on_where_it_has_ended))

@@ -73,6 +73,23 @@ static void children_open_files_themselves(void) {
     copies();
 }
 
+static void children_made_without_libc_are_like_others(void) {
+    open_device();
+    const long ways[][2] = {{SYS_fork, 0}, {SYS_clone, SIGCHLD}};
+    for (int i = 0; i < 2; i++) {
+        long child = syscall(ways[i][0], ways[i][1], 0, 0, 0, 0);
+        CHECK(child >= 0);
+        if (!child) {
+            int container = open("/dev/vfio/vfio", O_RDWR);
+            CHECK(ioctl(container, VFIO_GET_API_VERSION) == VFIO_API_VERSION);
+            finds_the_group_busy();
+            _exit(0);
+        }
+        int status;
+        CHECK(waitpid((pid_t)child, &status, 0) == child && !status);
+    }
+}
+
 static void a_fork_in_the_middle_leaves_the_parent_its_device(void) {
     struct vfio vfio = open_device();
     volatile struct engine *engine = map_engine(vfio.device);
@@ -146,6 +163,6 @@ static void a_group_waits_for_all_who_have_it(void) {
 }
 
 CASES(CASE(inherited_files_are_refused), CASE(a_group_is_opened_by_one_process),
-      CASE(a_child_may_close_what_it_inherits), CASE(children_open_files_themselves),
+      CASE(a_child_may_close_what_it_inherits), CASE(children_open_files_themselves), CASE(children_made_without_libc_are_like_others),
       CASE(a_fork_in_the_middle_leaves_the_parent_its_device), CASE(a_program_is_executed),
       CASE(a_child_that_borrows_the_memory_closes_nothing), CASE(a_group_waits_for_all_who_have_it))

@@ -29,6 +29,7 @@ mod selftests;
 mod signals;
 mod statuses;
 mod threads;
+mod vmm;
 
 /// Tests that each run a case of a program of `tests/programs`, which ends well.
 macro_rules! cases {

@@ -19,5 +19,6 @@ cases!(
         regions_are_read_to_their_ends,
         addresses_without_memory,
         pieces_are_read_and_written_in_order,
+        reading_goes_on_where_it_has_ended,
     ]
 );

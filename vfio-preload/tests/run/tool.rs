@@ -97,28 +97,32 @@ fn build() {
 
 /// A program of `tests/programs`, compiled. `None`, and the reason on stderr, where there is no C compiler.
 pub(crate) fn compiled(name: &str) -> Option<PathBuf> {
-    static COMPILED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    if !compiled.contains(&program) {
-        compile(name, &program)?;
-        compiled.insert(program.clone());
-    }
-    Some(program)
+    made(name, "c", &["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"])
 }
 
-fn compile(name: &str, program: &Path) -> Option<()> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name);
-    let options = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"];
-    let compiler =
-        Command::new("cc").args(options).arg(program).arg(source.with_extension("c")).output();
-    match compiler {
-        Ok(output) => {
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr))
+/// Code of `tests/programs` for a machine without an operating system, which puts it at an address.
+pub(crate) fn linked(name: &str, at: u32) -> Option<PathBuf> {
+    let place = format!("-Wl,--oformat=binary,--build-id=none,-Ttext={at:#x}");
+    made(name, "S", &["-nostdlib", "-static", "-no-pie", &place])
+}
+
+/// What the compiler makes of a source, once.
+fn made(name: &str, kind: &str, options: &[&str]) -> Option<PathBuf> {
+    static MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if !made.contains(&target) {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name);
+        let source = source.with_extension(kind);
+        match Command::new("cc").args(options).arg("-o").arg(&target).arg(source).output() {
+            Ok(output) => {
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            }
+            Err(error) => return skip(&format!("there is no C compiler: cc: {error}")),
         }
-        Err(error) => return skip(&format!("there is no C compiler: cc: {error}")),
+        made.insert(target.clone());
     }
-    Some(())
+    Some(target)
 }
 
 /// A program of the machine's.
