@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, OFlags};
+use vfio_sim::device::NotEventFd;
 use vfio_sim::device::ioctl::DeviceIoctlError;
-use vfio_sim::device::{IrqError, NotEventFd};
 use vfio_sim::run::line::Line;
 use vfio_type1::abi::{
     CdevIoctlError, FileOperation, GroupReply, IommufdIoctlError, command, container_file_errno,
@@ -308,14 +308,10 @@ fn device_ioctl(world: &World, opened: &Opened, command: u32, arg: u64) -> Answe
         }
     }
     let answer = opened.device().ioctl(&world.process, command, arg, eventfd);
-    match &answer {
-        // A kernel may know it.
-        Err(DeviceIoctlError::UnknownCommand { .. }) => {
-            let name = opened.device().name();
-            say_once(format!("{name}: ioctl {command:#x} on a device is not modelled: ENOTTY"));
-        }
-        Err(DeviceIoctlError::Irqs(error @ IrqError::UnmaskByEventfd)) => say_once(error),
-        _ => {}
+    // A kernel may know it.
+    if let Err(DeviceIoctlError::UnknownCommand { .. }) = &answer {
+        let name = opened.device().name();
+        say_once(format!("{name}: ioctl {command:#x} on a device is not modelled: ENOTTY"));
     }
     answer.map(i64::from).map_err(|error| error.errno())
 }

@@ -13,6 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::device::irq_error::IrqError;
 use crate::device::listener::Listener;
 use crate::device::model::Function;
+use crate::device::unmasker::{Token, Unmasker};
 
 /// The kinds of interrupts, by their index in VFIO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub(super) struct Wiring {
     /// Of the kind that is on, by vector.
     pub(super) listeners: Vec<Option<Listener>>,
     pub(super) line_masked: bool,
+    /// What unmasks the line beside its owner.
+    pub(super) unmasker: Option<Unmasker>,
     pub(super) error: Option<Listener>,
     pub(super) request: Option<Listener>,
 }
@@ -119,6 +122,7 @@ impl Interrupts {
         wiring.on = (!listeners.is_empty()).then_some(index);
         wiring.listeners = listeners;
         wiring.line_masked = false;
+        wiring.unmasker = None;
         Ok(())
     }
 
@@ -127,12 +131,16 @@ impl Interrupts {
         *self.lock() = Wiring::default();
     }
 
-    pub(super) fn mask_line(&self) {
-        self.lock().line_masked = true;
-    }
-
     pub(super) fn unmask_line(&self) {
         self.lock().line_masked = false;
+    }
+
+    /// The same by an unmasker, unless another one has taken its place meanwhile.
+    pub(super) fn unmask_line_by(&self, token: &Token) {
+        let mut wiring = self.lock();
+        if wiring.unmasker.as_ref().is_some_and(|unmasker| unmasker.is(token)) {
+            wiring.line_masked = false;
+        }
     }
 
     /// Which kind is on.
@@ -203,6 +211,7 @@ impl Wiring {
         self.on = None;
         self.listeners.clear();
         self.line_masked = false;
+        self.unmasker = None;
     }
 
     pub(super) fn signal(&self, vector: usize) -> bool {

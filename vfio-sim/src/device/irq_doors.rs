@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How a device's owner sets up its interrupts, unmasks and tries them.
 
+use std::sync::Arc;
+
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::interrupts::IrqIndex;
 use crate::device::irq_error::IrqError;
 use crate::device::pci_device::PciDevice;
 use crate::device::set_irqs::{Resolve, SetIrqs};
+use crate::device::unmasker::Token;
 
 impl PciDevice {
     /// How many interrupts of a kind it has (`VFIO_DEVICE_GET_IRQ_INFO`).
@@ -43,7 +46,14 @@ impl PciDevice {
         resolve: Resolve<'_>,
     ) -> Result<(), IrqError> {
         let line_disabled = self.shared.lock().config.line_disabled();
-        let done = self.shared.interrupts.apply(request, line_disabled, resolve);
+        let device = Arc::downgrade(&self.shared);
+        let unmask = move |token: &Token| {
+            if let Some(device) = device.upgrade() {
+                device.interrupts.unmask_line_by(token);
+                device.update_interrupts(&mut device.lock());
+            }
+        };
+        let done = self.shared.interrupts.apply(request, line_disabled, resolve, unmask);
         self.shared.update_interrupts(&mut self.shared.lock());
         done
     }

@@ -93,9 +93,9 @@ pub enum IrqError {
     /// Masking by eventfd, which the kernel does not have. ENOTTY.
     #[error("INTx cannot be masked by eventfd; the kernel has no such thing")]
     MaskByEventfd,
-    /// Unmasking by eventfd, which is not modelled. ENOTTY, which is not the kernel's answer.
-    #[error("unmasking INTx by eventfd is not modelled; unmask it with DATA_NONE")]
-    UnmaskByEventfd,
+    /// This process cannot have the thread that waits for the eventfd. ENOMEM.
+    #[error("there is no thread to be had that waits for the eventfd; end others, or close files")]
+    NoThread,
     /// A kind is turned on with no vectors. ERANGE.
     #[error("{index} cannot be turned on with 0 vectors")]
     NoVectors {
@@ -143,7 +143,8 @@ impl IrqError {
             | Self::NotOne { .. }
             | Self::BeyondOn { .. }
             | Self::NoEventFd { .. } => Errno::EINVAL,
-            Self::Action { .. } | Self::MaskByEventfd | Self::UnmaskByEventfd => Errno::ENOTTY,
+            Self::Action { .. } | Self::MaskByEventfd => Errno::ENOTTY,
+            Self::NoThread => Errno::ENOMEM,
             Self::NoVectors { .. } => Errno::ERANGE,
             Self::ClosedFd { .. } => Errno::EBADF,
         }

@@ -2,10 +2,11 @@
 //! An eventfd that a device signals.
 
 use std::fmt;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::eventfd::EventFd;
+
+use crate::device::descriptor::lent;
 
 /// An eventfd that is signalled without ever waiting for its owner, even if it is a blocking one.
 pub(super) struct Listener {
@@ -18,18 +19,12 @@ impl Listener {
     }
 
     pub(super) fn signal(&self) {
-        let mut room = [PollFd::from_borrowed_fd(self.descriptor(), PollFlags::OUT)];
+        let mut room = [PollFd::from_borrowed_fd(lent(&self.eventfd), PollFlags::OUT)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         // Without room the owner has more signals to read than it will ever count.
         if poll(&mut room, Some(&at_once)) == Ok(1) {
             let _ = self.eventfd.write(1);
         }
-    }
-
-    #[expect(unsafe_code, reason = "the eventfd's type does not lend its descriptor")]
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        // SAFETY: the eventfd is open for as long as it is borrowed.
-        unsafe { BorrowedFd::borrow_raw(self.eventfd.as_raw_fd()) }
     }
 }
 

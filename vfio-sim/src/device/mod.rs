@@ -50,6 +50,7 @@
 mod bar;
 mod capability;
 mod config;
+mod descriptor;
 pub mod edu;
 pub mod engine;
 mod idle;
@@ -69,6 +70,7 @@ mod place;
 mod region;
 mod set_irqs;
 mod spec;
+mod unmasker;
 mod window;
 
 pub use bar::BarMemory;

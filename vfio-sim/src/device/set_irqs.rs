@@ -9,6 +9,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::device::interrupts::{Interrupts, IrqIndex, Wiring};
 use crate::device::irq_error::IrqError;
 use crate::device::listener::Listener;
+use crate::device::unmasker::{Token, Unmasker};
 
 /// A file descriptor that is no eventfd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,18 +81,23 @@ impl SetIrqs {
 }
 
 impl Interrupts {
-    /// Does what a request asks. `line_disabled` is bit 10 of the command register.
+    /// Does what a request asks. `line_disabled` is bit 10 of the command register; `unmask` is what an eventfd does
+    /// that unmasks the line.
     pub(super) fn apply(
         &self,
         request: &SetIrqs,
         line_disabled: bool,
         resolve: Resolve<'_>,
+        unmask: impl Fn(&Token) + Send + 'static,
     ) -> Result<(), IrqError> {
         match (request.index, request.action) {
             (IrqIndex::Line, Some(Action::Trigger)) => {
                 self.lock().trigger_line(request, line_disabled, resolve)
             }
-            (IrqIndex::Line, Some(action)) => self.mask(request, action),
+            (IrqIndex::Line, Some(Action::Mask)) => self.lock().mask_line(request),
+            (IrqIndex::Line, Some(Action::Unmask)) => {
+                self.lock().unmask_line(request, resolve, unmask)
+            }
             (IrqIndex::Msi | IrqIndex::Msix, Some(Action::Trigger)) => {
                 self.lock().trigger_messages(request, self.dynamic_msix, resolve)
             }
@@ -101,27 +107,45 @@ impl Interrupts {
             (index, _) => Err(IrqError::Action { index, flags: request.flags }),
         }
     }
-
-    fn mask(&self, request: &SetIrqs, action: Action) -> Result<(), IrqError> {
-        if self.on() != Some(IrqIndex::Line) {
-            return Err(IrqError::Off { index: IrqIndex::Line });
-        }
-        request.require_one()?;
-        let masks = action == Action::Mask;
-        match request.only_eventfd() {
-            Some(_) if masks => return Err(IrqError::MaskByEventfd),
-            Some(fd) if fd >= 0 => return Err(IrqError::UnmaskByEventfd),
-            // There is none to take away.
-            Some(_) => {}
-            None if !request.means(0) => {}
-            None if masks => self.mask_line(),
-            None => self.unmask_line(),
-        }
-        Ok(())
-    }
 }
 
 impl Wiring {
+    /// The line has to be on, and is the only one.
+    fn check_line(&self, request: &SetIrqs) -> Result<(), IrqError> {
+        match self.on {
+            Some(IrqIndex::Line) => request.require_one(),
+            _ => Err(IrqError::Off { index: IrqIndex::Line }),
+        }
+    }
+
+    fn mask_line(&mut self, request: &SetIrqs) -> Result<(), IrqError> {
+        self.check_line(request)?;
+        match request.only_eventfd() {
+            Some(_) => return Err(IrqError::MaskByEventfd),
+            None => self.line_masked |= request.means(0),
+        }
+        Ok(())
+    }
+
+    fn unmask_line(
+        &mut self,
+        request: &SetIrqs,
+        resolve: Resolve<'_>,
+        unmask: impl Fn(&Token) + Send + 'static,
+    ) -> Result<(), IrqError> {
+        self.check_line(request)?;
+        match request.only_eventfd() {
+            Some(fd) if fd < 0 => self.unmasker = None,
+            // In the place of one before. The kernel answers EBUSY, unless that has been closed: it is not seen here.
+            Some(fd) => {
+                let unmasker = Unmasker::start(eventfd(fd, resolve)?, unmask);
+                self.unmasker = Some(unmasker.map_err(|_| IrqError::NoThread)?);
+            }
+            None => self.line_masked &= !request.means(0),
+        }
+        Ok(())
+    }
+
     fn trigger_line(
         &mut self,
         request: &SetIrqs,
@@ -270,9 +294,12 @@ fn listener(fd: i32, resolve: Resolve<'_>) -> Result<Option<Listener>, IrqError>
     if fd < 0 {
         return Ok(None);
     }
-    let eventfd = resolve(fd).map_err(|problem| match problem {
+    Ok(Some(Listener::new(eventfd(fd, resolve)?)))
+}
+
+fn eventfd(fd: i32, resolve: Resolve<'_>) -> Result<EventFd, IrqError> {
+    resolve(fd).map_err(|problem| match problem {
         NotEventFd::Closed => IrqError::ClosedFd { fd },
         NotEventFd::Other => IrqError::NoEventFd { fd },
-    })?;
-    Ok(Some(Listener::new(eventfd)))
+    })
 }

@@ -159,11 +159,44 @@ fn the_line_is_masked_when_it_fires_and_fires_again_when_unmasked() {
     assert_eq!(give(&scene, LINE, 0, &[CLOSED]), Some(Errno::EBADF));
     mask(UNMASK, &[]);
     assert_eq!(scene.signalled(), [B]);
-    // There is no eventfd that unmasks, so there is none to take away.
+    // There is no eventfd that unmasks; then there is none to take away.
     scene.set_irqs([EVENTFD | UNMASK, LINE, 0, 1], &fds(&[-1])).unwrap();
     assert_eq!(turn_off(&scene, LINE), None);
     scene.device.unmask_line();
     assert_eq!(scene.signalled(), NOBODY);
+}
+
+#[test]
+fn an_eventfd_unmasks_the_line() {
+    let scene = Scene::new(Kernel::NEWEST);
+    let unmask_by = |fd| scene.set_irqs([EVENTFD | UNMASK, LINE, 0, 1], &fds(&[fd])).unwrap();
+    assert_eq!(give(&scene, LINE, 0, &[A]), None);
+    scene.device.write_u32(0, 0, 1).unwrap();
+    assert_eq!(scene.signalled(), [A]);
+    // One that is signalled already does its work at once, and each time again.
+    scene.signal(B);
+    unmask_by(B);
+    scene.wait_for(A);
+    scene.signal(B);
+    scene.wait_for(A);
+    assert_eq!(scene.signalled(), NOBODY);
+    // It goes when it is taken away, and when the line is turned off.
+    unmask_by(-1);
+    scene.signal(B);
+    assert_eq!(scene.signalled(), [B], "nobody else has read it");
+    unmask_by(B);
+    assert_eq!(turn_off(&scene, LINE), None);
+    assert_eq!(give(&scene, LINE, 0, &[A]), None);
+    scene.wait_for(A);
+    scene.signal(B);
+    assert_eq!(scene.signalled(), [B]);
+    // Another one takes its place.
+    unmask_by(B);
+    unmask_by(C);
+    scene.signal(C);
+    scene.wait_for(A);
+    scene.signal(B);
+    assert_eq!(scene.signalled(), [B]);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Each rule of a device's ioctls can be broken, and stands in `SEMANTICS.md`.
 
+use std::os::fd::AsRawFd as _;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vfio_sim::device::IrqIndex;
 use vfio_sim::device::ioctl::command;
 use vfio_type1::{Errno, Kernel};
@@ -21,7 +24,7 @@ type Refused<'a> = (&'a str, Errno, Option<u32>, [u32; 4], &'a [u8]);
 fn every_rule_of_set_irqs_can_be_broken() {
     let (one, closed, other) =
         (&fds(&[FIRST_FD])[..], &fds(&[CLOSED])[..], &fds(&[OTHER_FILE])[..]);
-    let requests: [Refused<'_>; 30] = [
+    let requests: [Refused<'_>; 31] = [
         ("UnknownIndex", Errno::EINVAL, None, [EVENTFD | TRIGGER, 5, 0, 1], one),
         ("UnknownFlags", Errno::EINVAL, None, [EVENTFD | TRIGGER | 64, 2, 0, 1], one),
         ("Wraps", Errno::EINVAL, None, [NONE | TRIGGER, 2, 1, u32::MAX - 1], &[]),
@@ -50,7 +53,8 @@ fn every_rule_of_set_irqs_can_be_broken() {
         ("OtherKind", Errno::EINVAL, Some(0), [NONE | TRIGGER, 1, 0, 0], &[]),
         ("NotOne", Errno::EINVAL, Some(0), [NONE | UNMASK, 0, 0, 0], &[]),
         ("MaskByEventfd", Errno::ENOTTY, Some(0), [EVENTFD | MASK, 0, 0, 1], one),
-        ("UnmaskByEventfd", Errno::ENOTTY, Some(0), [EVENTFD | UNMASK, 0, 0, 1], one),
+        ("Off", Errno::EINVAL, None, [EVENTFD | UNMASK, 0, 0, 1], one),
+        ("ClosedFd", Errno::EBADF, Some(0), [EVENTFD | UNMASK, 0, 0, 1], closed),
         ("BeyondOn", Errno::EINVAL, Some(1), [EVENTFD | TRIGGER, 1, 1, 1], one),
     ];
     let mut broken = Vec::new();
@@ -67,7 +71,31 @@ fn every_rule_of_set_irqs_can_be_broken() {
             broken.push(rule);
         }
     }
+    broken.push("NoThread");
     stand_in_semantics("irq_error.rs", "IrqError", &broken);
+}
+
+/// In a process of its own, which has one descriptor left: for the copy of the eventfd.
+#[test]
+fn waiting_for_an_eventfd_needs_a_descriptor() {
+    const NAME: &str = "rules::waiting_for_an_eventfd_needs_a_descriptor";
+    if std::env::var_os("FEW_DESCRIPTORS").is_none() {
+        let mut process = std::process::Command::new(std::env::current_exe().unwrap());
+        let process = process.args(["--exact", NAME]).env("FEW_DESCRIPTORS", "yes");
+        let output = process.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let scene = Scene::new(Kernel::NEWEST);
+    scene.set_irqs([EVENTFD | TRIGGER, 0, 0, 1], &fds(&[FIRST_FD])).unwrap();
+    let next = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
+    let current = Some(u64::try_from(next).unwrap() + 1);
+    let limit = Rlimit { current, ..getrlimit(Resource::Nofile) };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let refused = scene.set_irqs([EVENTFD | UNMASK, 0, 0, 1], &fds(&[FIRST_FD + 1])).unwrap_err();
+    assert!(format!("{refused:?}").starts_with("Irqs(NoThread"), "{refused:?}");
+    assert_eq!(refused.errno(), Errno::ENOMEM);
 }
 
 #[test]

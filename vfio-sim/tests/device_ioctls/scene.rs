@@ -2,6 +2,8 @@
 //! A device with something of everything, a process that has it open, and eventfds.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use vfio_sim::device::ioctl::DeviceIoctlError;
 use vfio_sim::device::{
@@ -161,6 +163,29 @@ impl Scene {
         self.memory.write(Vaddr(ARGUMENT + 20), data).unwrap();
         let [flags, index, start, count] = header;
         self.call(0x3b6e, &[argsz, flags, index, start, count])
+    }
+
+    fn eventfd(&self, fd: i32) -> &EventFd {
+        &self.eventfds[usize::try_from(fd - FIRST_FD).unwrap()]
+    }
+
+    /// Signals an eventfd.
+    pub(crate) fn signal(&self, fd: i32) {
+        self.eventfd(fd).write(1).unwrap();
+    }
+
+    /// Waits until an eventfd is signalled, once.
+    pub(crate) fn wait_for(&self, fd: i32) {
+        let start = Instant::now();
+        loop {
+            match self.eventfd(fd).read() {
+                Ok(times) => return assert_eq!(times, 1),
+                Err(_) => {
+                    assert!(start.elapsed() < Duration::from_secs(60), "{fd} is not signalled")
+                }
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// How often each eventfd was signalled since it was looked at last.

@@ -12,6 +12,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::{fs, io};
 
 use super::status::Status;
+use crate::device::descriptor::moved_up;
 
 /// What is behind a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,13 +191,6 @@ impl Disk {
         }
         retry_on_intr(|| fs::fdatasync(&self.file)).map_err(write_status)
     }
-}
-
-/// The same file by a high number, if there is room: a program that shares this process may close low ones
-/// that it does not know.
-fn moved_up(file: OwnedFd) -> OwnedFd {
-    const HIGH: RawFd = 700;
-    io::fcntl_dupfd_cloexec(&file, HIGH).unwrap_or(file)
 }
 
 /// Opens a file for writing, or for reading only if it is read-only; says which. Root may write any file,
