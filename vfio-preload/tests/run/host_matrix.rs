@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Promise: a program is tried on all known hosts, and each has a row that says whether it works there, and what was
-//! refused first if not.
+//! Promise: a program is tried on all known hosts, and each has a row that says whether it works there, and if not,
+//! what was refused first or what the program said last.
 
 use crate::said::{options, placed};
 use crate::tool::{ADDRESS, vfio_client};
@@ -32,6 +32,15 @@ fn each_host_has_a_row() {
 fn a_program_that_never_fails_ends_with_0() {
     let Some(run) = options(["--host-matrix"]) else { return };
     run.program("sh", ["-c", ": < /dev/vfio/vfio"]).ok().prints("fails on 0 of ");
+}
+
+#[test]
+fn a_program_that_fails_without_a_refusal_is_quoted() {
+    let Some(run) = options(["--host-matrix"]) else { return };
+    let fails =
+        "echo first >&2; : < /dev/vfio/vfio; echo ' too little room ' >&2; echo >&2; exit 3";
+    let said = run.program("sh", ["-c", fails]).ends_with(1).prints("exit 3     too little room\n");
+    assert!(!said.out.contains("first"), "{said:#?}");
 }
 
 #[test]

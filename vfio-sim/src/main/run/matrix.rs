@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vfio-sim run --host-matrix`: the program once on each known host.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::process::ExitCode;
 
 use vfio_sim::host::Host;
@@ -18,7 +19,7 @@ struct Row {
     host: &'static str,
     /// Its exit status; `None` if it could not be tried, or used no VFIO.
     status: Option<u8>,
-    /// What was refused first, or why it could not be tried.
+    /// What was refused first, or what the program said last, or why it could not be tried.
     reason: String,
 }
 
@@ -58,14 +59,18 @@ fn attempt(arguments: &RunArguments, name: &'static str) -> Result<Row, Stop> {
     if let Err(error) = check_devices(&host, kernel) {
         return Ok(not_tried(error.to_string()));
     }
-    match recorded(arguments, name, &host, kernel, Output::Dropped) {
+    let mut errors = tempfile::tempfile()?;
+    let output = Output::Errors(errors.try_clone()?);
+    match recorded(arguments, name, &host, kernel, output) {
         // A wrapper that finds no program to run would work anywhere.
         Ok((0, texts)) if texts.is_empty() => {
             Ok(not_tried("the program opened no file of VFIO's".to_owned()))
         }
+        Ok((0, _)) => Ok(Row { host: name, status: Some(0), reason: String::new() }),
         Ok((status, texts)) => {
-            let reason = first_refusal(&texts, &host, kernel).filter(|_| status != 0);
-            Ok(Row { host: name, status: Some(status), reason: reason.unwrap_or_default() })
+            let refused = first_refusal(&texts, &host, kernel);
+            let reason = refused.or_else(|| last_line(&mut errors)).unwrap_or_default();
+            Ok(Row { host: name, status: Some(status), reason })
         }
         Err(error) => Ok(not_tried(error)),
     }
@@ -76,4 +81,12 @@ fn first_refusal(texts: &[String], host: &Host, kernel: Kernel) -> Option<String
         let report = report::report(&recording::parse(text).ok()?, host, kernel).ok()?;
         report.refusals.into_iter().next().map(|refusal| refusal.rule)
     })
+}
+
+fn last_line(errors: &mut File) -> Option<String> {
+    let mut said = Vec::new();
+    errors.seek(SeekFrom::Start(0)).ok()?;
+    errors.read_to_end(&mut said).ok()?;
+    let said = String::from_utf8_lossy(&said);
+    said.lines().rfind(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
 }

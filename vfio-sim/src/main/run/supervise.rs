@@ -2,6 +2,7 @@
 //! `vfio-sim run --trace` and `--report`: what the program did, when it has ended.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -43,10 +44,10 @@ pub(super) fn run(
 }
 
 /// What becomes of the program's output.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Output {
     Shown,
-    Dropped,
+    /// It is dropped, but for stderr, which goes to a file.
+    Errors(File),
 }
 
 /// Runs the program on a host. Returns its exit status, and the recordings of its processes.
@@ -61,8 +62,8 @@ pub(super) fn recorded(
     let tapes =
         tempfile::tempdir().map_err(|error| format!("no directory to record in: {error}"))?;
     let mut command = again(arguments, name, tapes.path());
-    if output == Output::Dropped {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Output::Errors(file) = output {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
     }
     let status = wait_for(&mut command).map_err(|error| told(&error))?;
     let mut texts = recording::texts(tapes.path(), host, kernel).map_err(|error| told(&error))?;
