@@ -7,18 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, OFlags};
-use vfio_sim::device::NotEventFd;
 use vfio_sim::device::ioctl::DeviceIoctlError;
+use vfio_sim::device::{Listener, NotEventFd};
 use vfio_sim::run::line::Line;
 use vfio_type1::abi::{
     CdevIoctlError, FileOperation, GroupReply, IommufdIoctlError, command, container_file_errno,
 };
-use vfio_type1::{Errno, FdTarget, GroupId, OpenCdev, OpenGroup};
-use vmm_sys_util::eventfd::EventFd;
+use vfio_type1::{Errno, FdTarget, GroupId, Memory as _, OpenCdev, OpenGroup, Vaddr};
 
 use crate::files::File;
+use crate::inside::{self, Inside};
 use crate::opened::{Opened, OpenedBy};
-use crate::own;
+use crate::own::{self, Kept};
 use crate::say::{say, say_once};
 use crate::tape::{self, Name};
 use crate::trap;
@@ -52,6 +52,7 @@ fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
 pub(crate) fn opened(fd: RawFd) -> Result<(), Errno> {
     closing(fd);
     let Some(id) = identity(fd) else { return Ok(()) };
+    let _inside = inside::enter();
     // One that is only a place in the tree opens nothing; nor does a child that borrows its parent's memory.
     let place = borrow(fd).and_then(|fd| rustix::fs::fcntl_getfl(fd).ok());
     let elsewhere = World::get().is_some_and(|world| !world.is_here());
@@ -112,6 +113,7 @@ pub(crate) fn not_there(path: &CStr) {
     let number =
         path.to_bytes().strip_prefix(b"/dev/vfio/").and_then(|name| str::from_utf8(name).ok());
     let Some(number) = number.and_then(|name| name.parse().ok()) else { return };
+    let _inside = inside::enter();
     let Some(world) = World::get_or_make() else { return };
     if let Err(error) = world.vfio.open_group(GroupId::Numbered(number), &world.process) {
         say_once(format!("{}: {error}", path.to_string_lossy()));
@@ -129,6 +131,7 @@ fn open_cdev(world: &World, device: &str) -> Result<File, Errno> {
 /// Notes that a descriptor is about to be closed.
 pub(crate) fn closing(fd: RawFd) {
     if let Some(world) = World::get().filter(|world| world.files.has(fd) && world.is_here()) {
+        let _inside = inside::enter();
         world.files.set(fd, None);
         // What a container lost with its last descriptor.
         if let Some(tape) = &world.tape {
@@ -140,6 +143,7 @@ pub(crate) fn closing(fd: RawFd) {
 /// Notes that descriptors are about to be closed, from `first` to `last`.
 pub(crate) fn closing_all(first: RawFd, last: RawFd) {
     let Some(world) = World::get().filter(|world| world.is_here()) else { return };
+    let _inside = inside::enter();
     for fd in world.files.between(first, last) {
         world.files.set(fd, None);
     }
@@ -151,20 +155,23 @@ pub(crate) fn duplicated(from: RawFd, to: RawFd) {
     if let Some(world) = World::get().filter(|world| from != to && concerns(world))
         && world.is_here()
     {
+        let _inside = inside::enter();
         world.files.set(to, world.files.get(from));
     }
 }
 
-/// The world and a descriptor's file, if it is ours.
-pub(crate) fn ours(fd: RawFd) -> Option<(&'static World, Arc<File>)> {
-    let world = World::get()?;
-    world.files.get(fd).map(|file| (world, file))
+/// The world and a descriptor's file, if it is ours; the thread is inside for as long as it holds the third.
+#[inline]
+pub(crate) fn ours(fd: RawFd) -> Option<(&'static World, Arc<File>, Inside)> {
+    let world = World::get().filter(|world| world.files.has(fd))?;
+    let inside = inside::enter();
+    world.files.get(fd).map(|file| (world, file, inside))
 }
 
 /// The same, having looked whether the descriptor still is: it may have been closed, and used for another file, in
 /// a way that goes past us. Calls that may be made a million times a second do without.
-pub(crate) fn checked(fd: RawFd) -> Option<(&'static World, Arc<File>)> {
-    let (world, file) = ours(fd)?;
+pub(crate) fn checked(fd: RawFd) -> Option<(&'static World, Arc<File>, Inside)> {
+    let (world, file, inside) = ours(fd)?;
     let still = match &*file {
         File::Device(opened) if opened.cdev().is_none() => opened.is_file(borrow(fd)?),
         File::Kvm(_) => true,
@@ -173,7 +180,7 @@ pub(crate) fn checked(fd: RawFd) -> Option<(&'static World, Arc<File>)> {
     if !still {
         closing(fd);
     }
-    still.then_some((world, file))
+    still.then_some((world, file, inside))
 }
 
 /// The ioctls that the kernel carries out on any file: FIONCLEX, FIOCLEX, FIONBIO, FIOASYNC.
@@ -188,7 +195,7 @@ pub(crate) fn ioctl(fd: RawFd, command: u64, arg: u64) -> Option<Answer> {
     if GENERIC.contains(&command) {
         return None;
     }
-    let Some((world, file)) = ours(fd) else {
+    let Some((world, file, _inside)) = ours(fd) else {
         let strange = command >> 8 & 0xff == VFIO_TYPE && identity(fd).is_some();
         return strange.then(|| Err(refuse_inherited(fd)));
     };
@@ -295,17 +302,21 @@ fn target(world: &World, fd: RawFd) -> FdTarget {
         Some(File::Container(_, container)) => FdTarget::Container(container.clone()),
         Some(File::Iommufd(_, iommufd)) => FdTarget::Iommufd(iommufd.clone()),
         Some(File::Group(..) | File::Device(_) | File::Kvm(_)) => FdTarget::Other,
-        None if borrow(fd).is_some_and(|fd| rustix::io::fcntl_getfd(fd).is_ok()) => FdTarget::Other,
+        None if check_open(fd).is_ok() => FdTarget::Other,
         None => FdTarget::Closed,
     }
 }
 
 fn device_ioctl(world: &World, opened: &Opened, command: u32, arg: u64) -> Answer {
-    if let Some(cdev) = opened.cdev() {
-        match cdev_ioctl(world, opened, cdev, command, arg) {
+    match opened.cdev() {
+        Some(cdev) => match cdev_ioctl(world, opened, cdev, command, arg) {
             Err(CdevIoctlError::UnknownCommand { .. }) => {}
             answer => return answer.map(i64::from).map_err(|error| error.errno()),
+        },
+        None if command == command::DEVICE_BIND_IOMMUFD && world.has_cdevs() => {
+            return Err(refuse_bind(world, arg));
         }
+        None => {}
     }
     let answer = opened.device().ioctl(&world.process, command, arg, eventfd);
     // A kernel may know it.
@@ -314,6 +325,12 @@ fn device_ioctl(world: &World, opened: &Opened, command: u32, arg: u64) -> Answe
         say_once(format!("{name}: ioctl {command:#x} on a device is not modelled: ENOTTY"));
     }
     answer.map(i64::from).map_err(|error| error.errno())
+}
+
+/// BIND_IOMMUFD is for devices that were opened by their own nodes (`vfio_df_ioctl_bind_iommufd`).
+fn refuse_bind(world: &World, arg: u64) -> Errno {
+    let argument = world.memory.read(Vaddr(arg), &mut [0; 16]);
+    if argument.is_ok() { Errno::EINVAL } else { Errno::EFAULT }
 }
 
 /// What is about iommufd of a device that was opened by its own node.
@@ -346,21 +363,26 @@ fn cdev_ioctl(
     answer
 }
 
-/// A copy of the program's descriptor, if it is open.
-pub(crate) fn copy(fd: RawFd) -> Option<OwnedFd> {
-    own::copy(borrow(fd)?).ok()
+/// EBADF for a descriptor that is not open.
+pub(crate) fn check_open(fd: RawFd) -> Result<(), Errno> {
+    let open = borrow(fd).is_some_and(|fd| rustix::io::fcntl_getfd(fd).is_ok());
+    if open { Ok(()) } else { Err(Errno::EBADF) }
+}
+
+/// A copy of the program's descriptor. EBADF if it is not open.
+pub(crate) fn copy(fd: RawFd) -> Result<Kept, Errno> {
+    let open = borrow(fd).ok_or(Errno::EBADF)?;
+    own::copy(open).map_err(|error| Errno(error.raw_os_error()))
 }
 
 /// The program's eventfd, kept open for as long as the device signals it.
-#[expect(unsafe_code, reason = "a copy of the program's descriptor is this library's own")]
-fn eventfd(fd: i32) -> Result<EventFd, NotEventFd> {
-    let copy = copy(fd).ok_or(NotEventFd::Closed)?;
+fn eventfd(fd: i32) -> Result<Listener, NotEventFd> {
+    let copy = copy(fd).map_err(|_| NotEventFd::Closed)?;
     let target = rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new());
-    if !target.is_ok_and(|target| target.to_bytes() == b"anon_inode:[eventfd]") {
-        return Err(NotEventFd::Other);
+    match target.is_ok_and(|target| target.to_bytes() == b"anon_inode:[eventfd]") {
+        true => Ok(Listener::new(copy)),
+        false => Err(NotEventFd::Other),
     }
-    // SAFETY: nobody else has this descriptor.
-    Ok(unsafe { EventFd::from_raw_fd(copy.into_raw_fd()) })
 }
 
 /// The device, if the file is one.

@@ -33,6 +33,9 @@ const GENERAL: [c_int; 16] = [
     libc::REG_R15,
 ];
 
+/// The number of the stack pointer among them.
+const GENERAL_STACK: usize = 4;
+
 impl Thread<'_> {
     fn register(&mut self, index: c_int) -> &mut i64 {
         &mut self.0.uc_mcontext.gregs[usize::try_from(index).unwrap_or(0)]
@@ -40,6 +43,11 @@ impl Thread<'_> {
 
     pub(crate) fn at(&mut self) -> u64 {
         self.register(libc::REG_RIP).cast_unsigned()
+    }
+
+    /// How far down the stack reaches.
+    pub(crate) fn stack(&self) -> u64 {
+        self.general(GENERAL_STACK)
     }
 
     pub(crate) fn go_on_at(&mut self, at: u64) {

@@ -14,6 +14,7 @@ use vfio_type1::Errno;
 
 use crate::calls::{self, Answer};
 use crate::mapping::{self, MapRequest};
+use crate::say::say_once;
 use crate::{kvm, next, own, start, transfer, trap};
 
 /// Leaves an errno for the program.
@@ -149,14 +150,31 @@ unsafe extern "C-unwind" fn dup(fd: c_int) -> c_int {
     duplicated(fd, unsafe { next::dup(fd) })
 }
 
+/// Whether a descriptor is in the way of a copy. It cannot make room: a device is at work with it.
+fn is_taken(to: c_int) -> bool {
+    if own::keeps(to) {
+        say_once(format!(
+            "descriptor {to}, which the program copies another one to, belongs to a simulated device: EBUSY"
+        ));
+        set_errno(Errno::EBUSY);
+    }
+    own::keeps(to)
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn dup2(fd: c_int, to: c_int) -> c_int {
+    if is_taken(to) {
+        return -1;
+    }
     // SAFETY: as libc's.
     duplicated(fd, unsafe { next::dup2(fd, to) })
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
+    if is_taken(to) {
+        return -1;
+    }
     // SAFETY: as libc's.
     duplicated(fd, unsafe { next::dup3(fd, to, flags) })
 }
@@ -199,7 +217,7 @@ macro_rules! reads {
             fd: c_int, into: *mut c_void, bytes: usize, offset: i64 $(, $room: usize)?
         ) -> isize {
             match calls::checked(fd) {
-                Some((world, file)) => {
+                Some((world, file, _inside)) => {
                     size(transfer::read(world, &file, address(into), bytes, offset))
                 }
                 // SAFETY: as libc's.
@@ -221,7 +239,7 @@ macro_rules! writes {
         #[unsafe(no_mangle)]
         unsafe extern "C-unwind" fn $name(fd: c_int, from: *const c_void, bytes: usize, offset: i64) -> isize {
             match calls::checked(fd) {
-                Some((world, file)) => {
+                Some((world, file, _inside)) => {
                     size(transfer::write(world, &file, address(from), bytes, offset))
                 }
                 // SAFETY: as libc's.
@@ -236,7 +254,7 @@ writes! { pwrite pwrite64 }
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn read(fd: c_int, into: *mut c_void, bytes: usize) -> isize {
     match calls::checked(fd) {
-        Some((world, file)) => size(transfer::at(world, &file, None, |offset| {
+        Some((world, file, _inside)) => size(transfer::at(world, &file, None, |offset| {
             transfer::read(world, &file, address(into), bytes, offset)
         })),
         // SAFETY: as libc's.
@@ -247,7 +265,7 @@ unsafe extern "C-unwind" fn read(fd: c_int, into: *mut c_void, bytes: usize) -> 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn write(fd: c_int, from: *const c_void, bytes: usize) -> isize {
     match calls::checked(fd) {
-        Some((world, file)) => size(transfer::at(world, &file, None, |offset| {
+        Some((world, file, _inside)) => size(transfer::at(world, &file, None, |offset| {
             transfer::write(world, &file, address(from), bytes, offset)
         })),
         // SAFETY: as libc's.
@@ -261,7 +279,7 @@ macro_rules! vectors {
         unsafe extern "C-unwind" fn $name(
             fd: c_int, list: *const libc::iovec, count: c_int $(, $argument: $type)*
         ) -> isize {
-            let Some((world, file)) = calls::checked(fd) else {
+            let Some((world, file, _inside)) = calls::checked(fd) else {
                 // SAFETY: as libc's.
                 return unsafe { next::$name(fd, list, count $(, $argument)*) };
             };
@@ -298,7 +316,7 @@ macro_rules! seeks {
         #[unsafe(no_mangle)]
         unsafe extern "C-unwind" fn $name(fd: c_int, offset: i64, whence: c_int) -> i64 {
             match calls::checked(fd) {
-                Some((world, file)) => value(calls::seek(world, &file)),
+                Some((world, file, _inside)) => value(calls::seek(world, &file)),
                 // SAFETY: as libc's.
                 None => unsafe { next::$name(fd, offset, whence) },
             }
@@ -317,7 +335,7 @@ macro_rules! mmaps {
         unsafe extern "C-unwind" fn $name(
             at: *mut c_void, bytes: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64,
         ) -> *mut c_void {
-            if flags & libc::MAP_ANONYMOUS == 0 && let Some((world, file)) = calls::checked(fd) {
+            if flags & libc::MAP_ANONYMOUS == 0 && let Some((world, file, _inside)) = calls::checked(fd) {
                 let request = MapRequest { at: address(at), bytes, prot, flags, offset };
                 return match mapping::mmap(world, &file, request) {
                     Ok(at) => pointer(at),

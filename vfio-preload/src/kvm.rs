@@ -5,7 +5,7 @@
 //! does not take them. KVM makes it, but would not know our files. Nothing follows from it here, and it is answered as KVM
 //! does (`virt/kvm/vfio.c`, `kvm_vfio_set_file`, `kvm_vfio_has_attr`; Documentation/virt/kvm/devices/vfio.rst).
 
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{
@@ -18,6 +18,8 @@ use vmm_sys_util::{ioctl_iow_nr, ioctl_iowr_nr};
 
 use crate::calls::{self, Answer};
 use crate::files::File;
+use crate::inside;
+use crate::own::Kept;
 use crate::say::say_once;
 use crate::world::World;
 
@@ -34,7 +36,7 @@ ioctl_iow_nr!(KVM_HAS_DEVICE_ATTR, KVM, 0xe3, kvm_device_attr);
 /// The device: what it has been told of, each kept open until it is told otherwise, or is closed itself.
 #[derive(Debug, Default)]
 pub(crate) struct KvmDevice {
-    files: Mutex<Vec<(Arc<File>, OwnedFd)>>,
+    files: Mutex<Vec<(Arc<File>, Kept)>>,
 }
 
 /// After an ioctl that went to KVM, or elsewhere, and succeeded. All others find out from a comparison or two.
@@ -51,6 +53,7 @@ pub(crate) fn succeeded(command: u64, arg: u64) {
 
 /// Notes what KVM has made, if it is this device.
 fn created(arg: u64) {
+    let _inside = inside::enter();
     let Some(world) = World::get_or_make() else { return };
     let Ok([kind, fd, flags]) = numbers(world, arg) else { return };
     if kind == kvm_device_type_KVM_DEV_TYPE_VFIO && flags & KVM_CREATE_DEVICE_TEST == 0 {
@@ -62,6 +65,7 @@ fn created(arg: u64) {
 /// A guest's processor accesses its memory without us: registers in it do not trap, and KVM finds no page.
 fn got_memory(arg: u64) {
     let Some(world) = World::get().filter(|world| !world.windows.is_empty()) else { return };
+    let _inside = inside::enter();
     let Ok([_, _, _, _, size, upper, low, high]) = numbers(world, arg) else { return };
     let [at, size] =
         [[low, high], [size, upper]].map(|[low, high]| u64::from(high) << 32 | u64::from(low));
@@ -102,11 +106,15 @@ impl KvmDevice {
     }
 
     fn add(&self, world: &World, fd: RawFd) -> Answer {
-        let copy = calls::copy(fd).ok_or(Errno::EBADF)?;
+        calls::check_open(fd)?;
         let file = world.files.get(fd).ok_or(Errno::EINVAL)?;
-        if !matches!(*file, File::Group(..) | File::Device(_)) {
-            return Err(Errno::EINVAL);
+        match *file {
+            File::Group(..) => {}
+            // From 6.6 on, where devices have nodes of their own.
+            File::Device(_) if world.has_cdevs() => {}
+            _ => return Err(Errno::EINVAL),
         }
+        let copy = calls::copy(fd)?;
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if files.iter().any(|(known, _)| Arc::ptr_eq(known, &file)) {
             return Err(Errno::EEXIST);
@@ -116,7 +124,7 @@ impl KvmDevice {
     }
 
     fn remove(&self, world: &World, fd: RawFd) -> Answer {
-        calls::copy(fd).ok_or(Errno::EBADF)?;
+        calls::check_open(fd)?;
         let file = world.files.get(fd).ok_or(Errno::ENOENT)?;
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let at = files.iter().position(|(known, _)| Arc::ptr_eq(known, &file));

@@ -13,6 +13,8 @@
 //!
 //! In the order in which they build on each other:
 //!
+//! - `heap`: memory of the library's own, since the program's `malloc` may have been interrupted;
+//! - `inside`: whether a thread is in the middle of a call, or of a handler;
 //! - `guard`: copies in this process that end, instead of faulting, where there is no memory;
 //! - `windows`: the BARs that are mapped into the process;
 //! - `memory`: the process's memory as the emulator sees it;
@@ -40,7 +42,9 @@ mod context;
 mod fd_set;
 mod files;
 mod guard;
+mod heap;
 mod hooks;
+mod inside;
 mod kvm;
 mod mapping;
 mod memory;

@@ -11,6 +11,7 @@ use vfio_type1::{Errno, MemoryChange, Vaddr, VaddrRange};
 use crate::calls;
 use crate::files::File;
 use crate::guard::PAGE;
+use crate::inside;
 use crate::opened::{Opened, Place};
 use crate::windows::Window;
 use crate::world::World;
@@ -65,6 +66,7 @@ fn map_file(opened: &Opened, request: MapRequest, prot: ProtFlags) -> Result<u64
 /// Notes that other things are at addresses now, or nothing.
 pub(crate) fn unmapped(at: u64, bytes: usize) {
     let Some(world) = World::get() else { return };
+    let _inside = inside::enter();
     let Some(bytes) = (bytes as u64).checked_next_multiple_of(PAGE) else { return };
     // What is not at a page's start the kernel refuses.
     if let Some(range) =
@@ -81,6 +83,7 @@ pub(crate) fn unmapped(at: u64, bytes: usize) {
 
 /// Whether `mremap` would make a mapping of a device longer, which the kernel refuses (EFAULT).
 pub(crate) fn grows(at: u64, bytes: usize, new: usize) -> bool {
+    let _inside = inside::enter();
     let range = VaddrRange::from_size(Vaddr(at), bytes as u64).ok();
     let window = || World::get()?.windows.overlapping(&range?);
     new > bytes && window().is_some()
@@ -89,6 +92,7 @@ pub(crate) fn grows(at: u64, bytes: usize, new: usize) -> bool {
 /// Notes that memory has been moved, or been made longer or shorter where it is.
 pub(crate) fn moved(from: u64, bytes: usize, to: u64, new: usize) {
     let Some(world) = World::get() else { return };
+    let _inside = inside::enter();
     let range = |at: u64, bytes: usize| VaddrRange::from_size(Vaddr(at), bytes as u64).ok();
     let windows = range(from, bytes).map_or(Vec::new(), |old| world.windows.remove(&old));
     if to != from {
@@ -113,6 +117,7 @@ pub(crate) fn protected(at: u64, bytes: usize, prot: i32) -> Vec<VaddrRange> {
     let Some(world) = World::get().filter(|world| !world.windows.is_empty()) else {
         return Vec::new();
     };
+    let _inside = inside::enter();
     let bytes = (bytes as u64).checked_next_multiple_of(PAGE).unwrap_or(0);
     let range = VaddrRange::from_size(Vaddr(at), bytes).ok().filter(|_| at.is_multiple_of(PAGE));
     let change = |window: &mut Window| {

@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use vfio_sim::device::ioctl::{region_at, region_offset};
-use vfio_sim::device::{BarContent, PciDevice};
+use vfio_sim::device::{BarContent, CONFIG_REGION, PciDevice};
 use vfio_type1::{
     Access, Errno, Fault, Memory, OpenCdev, OpenDevice, PinFault, PinnedRun, Vaddr, VaddrRange,
 };
 
 use crate::guard;
-use crate::own;
+use crate::own::{self, Kept};
 use crate::tape::Name;
 use crate::world::World;
 
@@ -30,7 +30,7 @@ const REGIONS: u8 = 16;
 /// A device of the host, whether it is open or not.
 pub(crate) struct Slot {
     pub(crate) device: PciDevice,
-    file: OwnedFd,
+    file: Kept,
     /// How often it is open.
     opens: Mutex<u32>,
 }
@@ -41,7 +41,7 @@ impl Slot {
         let file = rustix::fs::memfd_create("vfio-device", flags)?;
         rustix::fs::ftruncate(&file, region_offset(REGIONS))?;
         rustix::fs::fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
-        let file = own::keep(&file)?;
+        let file = own::copy(&file)?;
         device.descriptors().into_iter().for_each(own::protect);
         for bar in &device.function().bars {
             if let Some(memory) = device.bar_memory(bar.index) {
@@ -68,7 +68,7 @@ struct Shared {
 
 impl Shared {
     #[expect(unsafe_code, reason = "a mapping of our own, at an address that nothing is at")]
-    fn new(file: &OwnedFd, offset: u64, bytes: u64) -> io::Result<Self> {
+    fn new(file: &Kept, offset: u64, bytes: u64) -> io::Result<Self> {
         let length = usize::try_from(bytes).unwrap_or(usize::MAX);
         let (prot, flags) =
             (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
@@ -181,6 +181,18 @@ impl Opened {
     pub(crate) fn is_file(&self, fd: BorrowedFd<'_>) -> bool {
         let id = |fd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
         id(fd).is_ok_and(|known| id(self.file()) == Ok(known))
+    }
+
+    /// How much of a transfer of so many bytes takes place: of a BAR what is there, of configuration space all or
+    /// nothing (`vfio_pci_bar_rw`, `vfio_config_do_rw`).
+    pub(crate) fn within(&self, place: Place, bytes: usize) -> Result<usize, Errno> {
+        let left = self.device().region_size(place.region).saturating_sub(place.offset);
+        match usize::try_from(left) {
+            Ok(left) if bytes > left && place.region == CONFIG_REGION => Err(Errno::EFAULT),
+            // Where nothing is left, the device says what is wrong.
+            Ok(left) if bytes > left && left > 0 => Ok(left),
+            _ => Ok(bytes),
+        }
     }
 
     /// Reads a region, as `pread` does.

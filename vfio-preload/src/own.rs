@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! This library's own file descriptors. The program does not know them, and must neither meet nor close them.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, RawFd};
 
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use crate::fd_set::FdSet;
@@ -11,30 +11,47 @@ use crate::fd_set::FdSet;
 /// They are numbered from here on, out of the way of the program's, if the limit has room there.
 const FIRST: RawFd = 700;
 
-/// Those that stay open for as long as the process runs.
+/// Those that are open now.
 static KEPT: FdSet = FdSet::new();
 
+/// A descriptor of the library's. While it is there, the program's calls do not close it.
+#[derive(Debug)]
+pub(crate) struct Kept(RawFd);
+
 /// A copy of a descriptor.
-pub(crate) fn copy(file: impl AsFd) -> io::Result<OwnedFd> {
+pub(crate) fn copy(file: impl AsFd) -> Result<Kept, Errno> {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let first = RawFd::try_from(limit / 2).map_or(FIRST, |half| half.min(FIRST));
     let high = rustix::io::fcntl_dupfd_cloexec(&file, first);
-    Ok(high.or_else(|_| rustix::io::fcntl_dupfd_cloexec(&file, 0))?)
+    let copy = high.or_else(|_| rustix::io::fcntl_dupfd_cloexec(&file, 0))?.into_raw_fd();
+    KEPT.set(copy, true);
+    Ok(Kept(copy))
 }
 
-/// A copy that stays open for as long as the process runs.
-pub(crate) fn keep(file: impl AsFd) -> io::Result<OwnedFd> {
-    let copy = copy(file)?;
-    KEPT.set(copy.as_raw_fd(), true);
-    Ok(copy)
+impl AsFd for Kept {
+    #[expect(unsafe_code, reason = "the descriptor of a copy")]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: it is open until this is dropped.
+        unsafe { BorrowedFd::borrow_raw(self.0) }
+    }
 }
 
-/// Counts a descriptor among those that stay open.
+impl Drop for Kept {
+    /// By the system call: `close` is the program's.
+    #[expect(unsafe_code, reason = "nobody else closes it")]
+    fn drop(&mut self) {
+        KEPT.set(self.0, false);
+        // SAFETY: nobody has it any more.
+        unsafe { rustix::io::close(self.0) };
+    }
+}
+
+/// Counts one that stays open for as long as the process runs.
 pub(crate) fn protect(fd: RawFd) {
     KEPT.set(fd, true);
 }
 
-/// Whether a descriptor is one that stays open.
+/// Whether a descriptor is the library's.
 pub(crate) fn keeps(fd: RawFd) -> bool {
     KEPT.has(fd)
 }

@@ -4,14 +4,24 @@
 
 use std::ffi::c_long;
 
+use crate::heap;
 use crate::world::World;
 
 extern "C" fn load() {
-    // SAFETY: the function is there for as long as the process.
-    unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+    // SAFETY: the functions are there for as long as the process.
+    unsafe { libc::pthread_atfork(Some(before_fork), Some(forked), Some(made_by_fork)) };
+}
+
+unsafe extern "C" fn before_fork() {
+    heap::lock();
 }
 
 unsafe extern "C" fn forked() {
+    heap::unlock();
+}
+
+unsafe extern "C" fn made_by_fork() {
+    heap::unlock();
     World::forget();
 }
 

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,7 +21,7 @@ use vfio_type1::{Access, Memory as _, Vaddr, VaddrRange};
 use crate::calls::Answer;
 use crate::guard::PAGE;
 use crate::memory::ProcessMemory;
-use crate::own;
+use crate::own::{self, Kept};
 use crate::world::World;
 
 /// The name of a file in the recording. If it was opened, it is closed there when this goes.
@@ -64,7 +63,7 @@ impl Drop for Name {
 /// The file that calls are written to.
 #[derive(Debug)]
 pub(crate) struct Tape {
-    file: OwnedFd,
+    file: Kept,
     /// The memory that the lines so far describe: from, the first address behind it, and what it is.
     known: Mutex<BTreeMap<u64, (u64, MemoryKind)>>,
     /// Held from before a call until it is written: calls are written in the order in which they are made.
@@ -80,7 +79,7 @@ impl Tape {
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
         let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
-        let file = own::keep(&file)?;
+        let file = own::copy(&file)?;
         Ok(Self { file, known: Mutex::default(), order: Mutex::default() })
     }
 

@@ -35,6 +35,7 @@ pub(crate) fn at(
 pub(crate) fn read(world: &World, file: &File, into: u64, bytes: usize, offset: i64) -> Answer {
     let opened = calls::device(world, file, FileOperation::ReadOrWrite)?;
     let place = Place::of(offset)?;
+    let bytes = opened.within(place, bytes)?;
     transfer(bytes, |done, chunk| {
         let place = Place { offset: place.offset + done as u64, ..place };
         let read = opened.read(place, chunk)?;
@@ -48,6 +49,7 @@ pub(crate) fn read(world: &World, file: &File, into: u64, bytes: usize, offset: 
 pub(crate) fn write(world: &World, file: &File, from: u64, bytes: usize, offset: i64) -> Answer {
     let opened = calls::device(world, file, FileOperation::ReadOrWrite)?;
     let place = Place::of(offset)?;
+    let bytes = opened.within(place, bytes)?;
     transfer(bytes, |done, chunk| {
         let from = Vaddr(from.wrapping_add(done as u64));
         world.memory.read(from, chunk).map_err(|_| Errno::EFAULT)?;
@@ -55,7 +57,7 @@ pub(crate) fn write(world: &World, file: &File, from: u64, bytes: usize, offset:
     })
 }
 
-/// Does a transfer in pieces; one that fails ends it, and is its answer if it is the first.
+/// Does a transfer in pieces. One that fails is the answer, whatever the others did (`vfio_pci_core_do_io_rw`).
 fn transfer(
     bytes: usize,
     mut piece: impl FnMut(usize, &mut [u8]) -> Result<usize, Errno>,
@@ -63,11 +65,9 @@ fn transfer(
     let (mut done, mut buffer) = (0, [0; CHUNK]);
     while done < bytes || bytes == 0 {
         let chunk = &mut buffer[..CHUNK.min(bytes - done)];
-        match piece(done, chunk) {
-            Ok(0) => break,
-            Ok(moved) => done += moved,
-            Err(errno) if done == 0 => return Err(errno),
-            Err(_) => break,
+        match piece(done, chunk)? {
+            0 => break,
+            moved => done += moved,
         }
     }
     i64::try_from(done).map_err(|_| Errno::EINVAL)

@@ -9,6 +9,9 @@
 //! The program's own handlers of these signals are kept here and called for all else. The signals are never
 //! blocked: a fault while they are would end the program.
 //!
+//! A thread that is in a call of ours, which may hold locks, cannot come back in: a handler of the program's that
+//! touches registers then is told so.
+//!
 //! Our handler runs on the thread's own stack, since alternate stacks are often too small for a device model;
 //! and so do the program's handlers of these signals. Nobody handles the end of a stack.
 #![expect(unsafe_code, reason = "signal handlers read and change the registers of a thread")]
@@ -16,14 +19,15 @@
 use std::ffi::{c_int, c_void};
 use std::mem;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use vfio_type1::Vaddr;
 
 use crate::access::{Access, MAX_CODE, Target};
 use crate::context::Thread;
 use crate::guard;
+use crate::inside::{self, Mark};
 use crate::next;
 use crate::opened::Place;
 use crate::say::say;
@@ -36,14 +40,41 @@ const SIGNALS: [c_int; 3] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGTRAP];
 
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
-/// What the program has set for our signals, in their order. Only a signal handler reads it without the lock.
-static PROGRAMS: Mutex<[Option<Action>; 3]> = Mutex::new([None; 3]);
+/// What the program has set for our signals, in their order: one of [`KNOWN`], or null if it could not be read.
+/// Handlers read it, which may interrupt each other.
+static PROGRAMS: [AtomicPtr<libc::sigaction>; 3] = [const { AtomicPtr::new(ptr::null_mut()) }; 3];
+
+/// The default action, which is one of them.
+static DEFAULT: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
+
+/// All actions that the program has ever set. They stay, since a handler may be reading one.
+static KNOWN: Mutex<Vec<Action>> = Mutex::new(Vec::new());
 
 #[derive(Clone, Copy)]
-struct Action(libc::sigaction);
+struct Action(*mut libc::sigaction);
 
-// SAFETY: it is a value; the address in it is that of a function.
+// SAFETY: what it leads to stays, and does not change.
 unsafe impl Send for Action {}
+
+impl Action {
+    /// The one that is like this, made if there is none yet.
+    fn like(action: libc::sigaction) -> Self {
+        let bytes = |action: &libc::sigaction| {
+            (action.sa_sigaction, action.sa_flags, action.sa_mask, action.sa_restorer)
+        };
+        let made = || Self(Box::into_raw(Box::new(action)));
+        // A handler that sets an action may have interrupted the same.
+        let Ok(mut known) = KNOWN.try_lock() else { return made() };
+        // SAFETY: they stay.
+        let found =
+            known.iter().find(|known| bytes(unsafe { &*known.0 }) == bytes(&action)).copied();
+        found.unwrap_or_else(|| {
+            let made = made();
+            known.push(made);
+            made
+        })
+    }
+}
 
 fn place_of(signal: c_int) -> Option<usize> {
     SIGNALS.iter().position(|ours| *ours == signal)
@@ -54,8 +85,9 @@ pub(crate) fn install() {
     if INSTALLED.swap(true, Ordering::AcqRel) {
         return;
     }
-    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
-    for (signal, before) in SIGNALS.into_iter().zip(programs.iter_mut()) {
+    // SAFETY: all bits 0 are the default action.
+    DEFAULT.store(Action::like(unsafe { mem::zeroed() }).0, Ordering::Release);
+    for (signal, before) in SIGNALS.into_iter().zip(&PROGRAMS) {
         // SAFETY: all bits 0 are a sigaction: the default one, with an empty mask.
         let mut action: libc::sigaction = unsafe { mem::zeroed() };
         let mut old = action;
@@ -65,10 +97,9 @@ pub(crate) fn install() {
         action.sa_mask = all_but_ours();
         // SAFETY: both are actions.
         if unsafe { next::sigaction(signal, &raw const action, &raw mut old) } == 0 {
-            *before = Some(Action(old));
+            before.store(Action::like(old).0, Ordering::Release);
         }
     }
-    drop(programs);
     unblock();
 }
 
@@ -128,17 +159,13 @@ pub(crate) unsafe fn set_action(
         // SAFETY: the caller's.
         return unsafe { next::sigaction(signal, new, old) };
     };
-    let before = {
-        let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
-        match given {
-            Some(given) => programs[at].replace(Action(given)),
-            None => programs[at],
-        }
+    let before = match given {
+        Some(given) => PROGRAMS[at].swap(Action::like(given).0, Ordering::AcqRel),
+        None => PROGRAMS[at].load(Ordering::Acquire),
     };
-    // Without the lock: where the program's pointer leads nowhere, a handler looks for the actions.
-    // SAFETY: the caller's.
-    if let (Some(old), Some(Action(before))) = (unsafe { old.as_mut() }, before) {
-        *old = before;
+    // SAFETY: the caller's; what the other one leads to stays.
+    if let (Some(old), Some(before)) = (unsafe { old.as_mut() }, unsafe { before.as_ref() }) {
+        *old = *before;
     }
     0
 }
@@ -184,6 +211,11 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
         unsafe { ((*info).si_addr().expose_provenance() as u64, &mut *context.cast()) };
     let mut thread = Thread(thread);
     let at = thread.at();
+    // SAFETY: as above. Whatever a process has sent is the program's, wherever it arrives.
+    if unsafe { (*info).si_code } <= 0 {
+        hand_on(signal, info, context);
+        return;
+    }
     if let Some(landing) = guard::landing(at) {
         thread.go_on_at(landing);
         return;
@@ -208,6 +240,16 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
 /// gets for it.
 fn touched(thread: &mut Thread<'_>, at: u64, fault: Vaddr) -> Option<Result<(), c_int>> {
     let world = World::get()?;
+    if inside::was_interrupted(thread.stack()) {
+        if let Some(window) = world.windows.find_at_once(fault) {
+            let name = window.device.device().name();
+            say(format!(
+                "{name}: a signal handler accesses a mapped BAR in the middle of another call of its thread's on \
+                 VFIO's files; that is not emulated: block the signal around the calls"
+            ));
+        }
+        return None;
+    }
     let window = world.windows.find(fault)?;
     let mut code = [0; MAX_CODE];
     let length = guard::read(at, &mut code)
@@ -246,14 +288,16 @@ fn touched(thread: &mut Thread<'_>, at: u64, fault: Vaddr) -> Option<Result<(), 
 
 /// What the program has set for a signal. An action that is for once is taken away.
 fn action_of(signal: c_int) -> Option<libc::sigaction> {
-    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
-    let place = place_of(signal).and_then(|at| programs.get_mut(at))?;
-    let Action(action) = (*place)?;
+    let place = &PROGRAMS[place_of(signal)?];
+    let at = place.load(Ordering::Acquire);
+    // SAFETY: it is null, or stays.
+    let action = unsafe { at.as_ref() }?;
     if action.sa_flags & libc::SA_RESETHAND != 0 {
-        // SAFETY: all bits 0 are the default action.
-        *place = Some(Action(unsafe { mem::zeroed() }));
+        // Who has set another one meanwhile keeps it.
+        let default = DEFAULT.load(Ordering::Acquire);
+        let _ = place.compare_exchange(at, default, Ordering::AcqRel, Ordering::Relaxed);
     }
-    Some(action)
+    Some(*action)
 }
 
 /// Lets the program have a signal that is not ours.
@@ -264,12 +308,10 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     match action_of(signal).map(|action| (action.sa_sigaction, action)) {
         Some((libc::SIG_IGN, _)) if sent => {}
         None | Some((libc::SIG_DFL | libc::SIG_IGN, _)) => {
-            // SAFETY: all bits 0 are the default action. It ends the program, as it would have without us.
-            unsafe {
-                let default: libc::sigaction = mem::zeroed();
-                next::sigaction(signal, &raw const default, ptr::null_mut());
-                libc::raise(signal);
-            }
+            end_by(signal);
+        }
+        Some((_, action)) if !sent && is_handled(signal, &action, context) => {
+            end_by(signal);
         }
         Some((handler, action)) => {
             // SAFETY: sets of signals; the return from our handler puts the thread's mask back.
@@ -285,8 +327,37 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
                     (*info).si_code = libc::BUS_ADRERR;
                 }
             }
-            call(handler, action.sa_flags, signal, info, context);
+            HANDLED.with(|handled| {
+                let mark = &handled[place_of(signal).unwrap_or(0)];
+                let before = mark.begin();
+                call(handler, action.sa_flags, signal, info, context);
+                mark.end(before);
+            });
         }
+    }
+}
+
+thread_local! {
+    /// The program's handlers that are at work, by signal. The signal would be blocked there.
+    static HANDLED: [Mark; 3] = const { [const { Mark::new() }; 3] };
+}
+
+/// Whether a fault is one of the program's handler for such faults. Where that has the signal blocked, which is the
+/// rule, the fault ends the program.
+fn is_handled(signal: c_int, action: &libc::sigaction, context: *mut c_void) -> bool {
+    // SAFETY: the kernel gives it to a handler with SA_SIGINFO.
+    let stack = Thread(unsafe { &mut *context.cast() }).stack();
+    let at = place_of(signal).unwrap_or(0);
+    action.sa_flags & libc::SA_NODEFER == 0 && HANDLED.with(|handled| handled[at].holds(stack))
+}
+
+/// Ends the program by a signal, as it would have ended without us.
+fn end_by(signal: c_int) {
+    // SAFETY: all bits 0 are the default action.
+    unsafe {
+        let default: libc::sigaction = mem::zeroed();
+        next::sigaction(signal, &raw const default, ptr::null_mut());
+        libc::raise(signal);
     }
 }
 

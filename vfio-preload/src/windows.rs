@@ -73,6 +73,11 @@ impl Windows {
         self.read().iter().find(|window| window.range.contains(at)).cloned()
     }
 
+    /// The same without waiting: `None` as well while the list is being changed.
+    pub(crate) fn find_at_once(&self, at: Vaddr) -> Option<Window> {
+        self.list.try_read().ok()?.iter().find(|window| window.range.contains(at)).cloned()
+    }
+
     /// The first window that shares an address with a range.
     pub(crate) fn overlapping(&self, range: &VaddrRange) -> Option<Window> {
         if self.is_empty() {
@@ -81,13 +86,15 @@ impl Windows {
         self.read().iter().find(|window| window.range.overlaps(range)).cloned()
     }
 
-    /// Adds a window, in the place of what was there.
+    /// Adds a window, in the place of what was there. Nobody finds neither.
     pub(crate) fn add(&self, window: Window) {
-        self.remove(&window.range);
-        self.change(|list| {
-            list.push(window);
-            list.sort_by_key(|window| window.range.first());
+        let replaced = self.change(|list| {
+            let replaced = take(list, &window.range);
+            insert(list, [window]);
+            replaced
         });
+        // A device that this closes is told here, after the list has been let go of.
+        drop(replaced);
     }
 
     /// Takes away what windows have in a range, and returns it.
@@ -95,21 +102,7 @@ impl Windows {
         if self.is_empty() {
             return Vec::new();
         }
-        let mut removed = Vec::new();
-        self.change(|list| {
-            let mut kept = Vec::new();
-            for window in list.drain(..) {
-                let Some(part) = window.range.intersection(range) else {
-                    kept.push(window);
-                    continue;
-                };
-                let rests = [window.range.below(part.first()), window.range.above(part.last())];
-                kept.extend(rests.into_iter().flatten().map(|rest| window.part(rest)));
-                removed.push(window.part(part));
-            }
-            *list = kept;
-        });
-        removed
+        self.change(|list| take(list, range))
     }
 
     /// Changes what windows with registers have in a range, and returns where that is, ascending.
@@ -118,20 +111,21 @@ impl Windows {
         range: &VaddrRange,
         change: impl Fn(&mut Window),
     ) -> Vec<VaddrRange> {
-        let mut parts = self.remove(range);
-        for part in &mut parts {
-            if part.trapped {
-                change(part);
-            }
-            self.add(part.clone());
-        }
-        parts.iter().filter(|part| part.trapped).map(|part| part.range).collect()
+        self.change(|list| {
+            let mut parts = take(list, range);
+            parts.iter_mut().filter(|part| part.trapped).for_each(change);
+            let trapped = parts.iter().filter(|part| part.trapped).map(|part| part.range).collect();
+            insert(list, parts);
+            trapped
+        })
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<Window>)) {
+    /// Changes the list at once, as others see it.
+    fn change<T>(&self, change: impl FnOnce(&mut Vec<Window>) -> T) -> T {
         let mut list = self.write();
-        change(&mut list);
+        let result = change(&mut list);
         self.count.store(list.len(), Ordering::Release);
+        result
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Vec<Window>> {
@@ -141,4 +135,25 @@ impl Windows {
     fn write(&self) -> RwLockWriteGuard<'_, Vec<Window>> {
         self.list.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes what windows have in a range out of the list.
+fn take(list: &mut Vec<Window>, range: &VaddrRange) -> Vec<Window> {
+    let (mut kept, mut taken) = (Vec::new(), Vec::new());
+    for window in list.drain(..) {
+        let Some(part) = window.range.intersection(range) else {
+            kept.push(window);
+            continue;
+        };
+        let rests = [window.range.below(part.first()), window.range.above(part.last())];
+        kept.extend(rests.into_iter().flatten().map(|rest| window.part(rest)));
+        taken.push(window.part(part));
+    }
+    *list = kept;
+    taken
+}
+
+fn insert(list: &mut Vec<Window>, windows: impl IntoIterator<Item = Window>) {
+    list.extend(windows);
+    list.sort_by_key(|window| window.range.first());
 }

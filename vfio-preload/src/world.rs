@@ -89,6 +89,11 @@ impl World {
         WORLD.store(ptr::null_mut(), Ordering::Release);
     }
 
+    /// Whether devices have nodes of their own, as from 6.6 on.
+    pub(crate) fn has_cdevs(&self) -> bool {
+        self.vfio.kernel().behaviours().last_iommufd_command.is_some()
+    }
+
     /// Whether it is this process's: a child of `vfork` has its parent's memory, and descriptors of its own.
     pub(crate) fn is_here(&self) -> bool {
         self.pid == getpid()

@@ -76,6 +76,36 @@ static void the_rest_may_be_closed(void) {
     CHECK(fcntl(vfio.device, F_DUPFD, 0) >= 0);
 }
 
+static void what_the_library_holds_is_out_of_reach(void) {
+    struct vfio vfio = open_device();
+    volatile struct engine *engine = map_engine(vfio.device);
+    int event = fcntl(eventfd(0, EFD_NONBLOCK), F_DUPFD, 20);
+    CHECK(!set_interrupt(vfio.device, 0, event));
+    // As daemons do.
+    for (int fd = event + 1; fd < 2000; fd++)
+        close(fd);
+    int refused = 0, other = open("/dev/null", O_RDWR);
+    for (int fd = event + 1; fd < 1000; fd++) {
+        int copy = fd % 2 ? dup2(other, fd) : dup3(other, fd, 0);
+        if (copy < 0) {
+            CHECK(errno == EBUSY);
+            refused++;
+        }
+    }
+    CHECK(refused > 1);
+    char *page = memory(PAGE, PROT_READ | PROT_WRITE);
+    uint64_t times = 0;
+    CHECK(!map_dma(vfio.container, page, 0, PAGE, READ_WRITE));
+    CHECK(work(engine, FILL, 0, 0, 8) == DONE);
+    CHECK(read(event, &times, 8) == 8 && times == 1);
+    // And it lets go.
+    CHECK(!set_interrupt(vfio.device, 0, -1));
+    int now = 0;
+    for (int fd = event + 1; fd < 1000; fd++)
+        now += dup2(other, fd) < 0;
+    CHECK(now == refused - 1);
+}
+
 static void the_device_is_closed_on_exec(void) {
     struct vfio vfio = open_device();
     CHECK(fcntl(vfio.device, F_GETFD) == FD_CLOEXEC);
@@ -122,5 +152,5 @@ static void system_calls_without_libc(void) {
 
 CASES(CASE(proc_tells_the_path), CASE(copies_are_the_same_file), CASE(the_last_copy_closes),
       CASE(another_file_in_its_place_closes), CASE(a_range_is_closed), CASE(the_rest_may_be_closed),
-      CASE(the_device_is_closed_on_exec), CASE(a_low_limit_suffices),
+      CASE(what_the_library_holds_is_out_of_reach), CASE(the_device_is_closed_on_exec), CASE(a_low_limit_suffices),
       CASE(the_device_outlives_group_and_container), CASE(system_calls_without_libc))

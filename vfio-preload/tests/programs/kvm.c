@@ -32,6 +32,25 @@ static void groups_are_added_and_removed(void) {
     CHECK_FAILS(tell(device, KVM_DEV_VFIO_GROUP_ADD, 999), EBADF);
     CHECK(!tell(device, KVM_DEV_VFIO_GROUP_DEL, vfio.group));
     CHECK_FAILS(tell(device, KVM_DEV_VFIO_GROUP_DEL, vfio.group), ENOENT);
+    CHECK(!tell(device, KVM_DEV_VFIO_GROUP_ADD, vfio.group));
+    struct rlimit limit;
+    CHECK(!getrlimit(RLIMIT_NOFILE, &limit));
+    limit.rlim_cur = 0;
+    CHECK(!setrlimit(RLIMIT_NOFILE, &limit));
+    CHECK(!tell(device, KVM_DEV_VFIO_GROUP_DEL, vfio.group));
+}
+
+static void devices_are_added(void) {
+    int device = kvm_device();
+    struct vfio vfio = open_device();
+    CHECK(!tell(device, KVM_DEV_VFIO_GROUP_ADD, vfio.device));
+    CHECK_FAILS(tell(device, KVM_DEV_VFIO_GROUP_ADD, vfio.device), EEXIST);
+    CHECK(!tell(device, KVM_DEV_VFIO_GROUP_DEL, vfio.device));
+}
+
+static void only_groups_are_added(void) {
+    int device = kvm_device();
+    CHECK_FAILS(tell(device, KVM_DEV_VFIO_GROUP_ADD, open_device().device), EINVAL);
 }
 
 static void attributes_are_told(void) {
@@ -74,5 +93,5 @@ static void registers_are_given_as_memory(void) {
     CHECK(!ioctl(machine, KVM_SET_USER_MEMORY_REGION, &memory));
 }
 
-CASES(CASE(groups_are_added_and_removed), CASE(attributes_are_told), CASE(a_group_is_held_by_kvm),
+CASES(CASE(groups_are_added_and_removed), CASE(devices_are_added), CASE(only_groups_are_added), CASE(attributes_are_told), CASE(a_group_is_held_by_kvm),
       CASE(other_devices_of_kvm_are_its_own), CASE(registers_are_given_as_memory))

@@ -149,6 +149,11 @@ static void a_region_is_read_to_its_end(uint32_t index) {
     CHECK(pread(device, bytes, 4, at) == 4);
     CHECK(pread(device, bytes, info.size, at) == (ssize_t)info.size);
     CHECK(pread(device, bytes, 4, end - 4) == 4);
+    // Configuration space is read whole or not at all, BARs as far as they go.
+    if (index == VFIO_PCI_CONFIG_REGION_INDEX)
+        CHECK_FAILS(pread(device, bytes, info.size + PAGE, at), EFAULT);
+    else
+        CHECK(pread(device, bytes, info.size + PAGE, at) == (ssize_t)info.size);
     CHECK_FAILS(pread(device, bytes, 4, end), behind);
     CHECK_FAILS(pwrite(device, bytes, 4, end), behind);
     CHECK(pread(device, bytes, 0, at) == 0);
@@ -173,6 +178,7 @@ static void addresses_without_memory(void) {
     const char *constant = memory(PAGE, PROT_READ);
     CHECK(!munmap(nothing, PAGE));
     CHECK_FAILS(pread(device, nothing, 4, bar), EFAULT);
+    CHECK_FAILS(pread(device, nothing - PAGE, 2 * PAGE, bar), EFAULT);
     CHECK_FAILS(pwrite(device, nothing, 4, bar + 0xc), EFAULT);
     CHECK_FAILS(pread(device, (void *)-8L, 4, bar), EFAULT);
     CHECK_FAILS(pread(device, (void *)constant, 4, bar), EFAULT);

@@ -231,6 +231,96 @@ static void a_handler_has_the_mask_that_it_asked_for(void) {
     CHECK(!pthread_sigmask(SIG_BLOCK, NULL, &mask) && !sigismember(&mask, SIGUSR2));
 }
 
+static volatile unsigned long stored;
+
+static void stores_often(int signal) {
+    CHECK(signal == SIGALRM);
+    engine->source = ++stored;
+}
+
+static void every_50_us(void (*handler)(int)) {
+    signal(SIGALRM, handler);
+    struct itimerval often = {{0, 50}, {0, 50}};
+    CHECK(!setitimer(ITIMER_REAL, &often, NULL));
+}
+
+// A store needs nothing of the program's, wherever its handler has interrupted it.
+static void a_handler_stores_in_the_middle_of_malloc(void) {
+    open_engine();
+    every_50_us(stores_often);
+    static char *blocks[64];
+    for (unsigned i = 0; stored < 3000; i++) {
+        free(blocks[i % 64]);
+        blocks[i % 64] = malloc(1 + i * 977 % 5000);
+        CHECK(blocks[i % 64]);
+    }
+}
+
+// In the middle of a call, the library may hold what it needs itself.
+static void a_handler_stores_in_the_middle_of_a_call(void) {
+    struct vfio vfio = open_device();
+    engine = map_engine(vfio.device);
+    every_50_us(stores_often);
+    for (uint32_t word;;)
+        CHECK(pread(vfio.device, &word, 4, 7L << 40) == 4);
+}
+
+static void counts(int signal) {
+    CHECK(signal == SIGBUS);
+    caught++;
+}
+
+static void *sends_often(void *to) {
+    for (int i = 0; i < 3000; i++) {
+        CHECK(!pthread_kill(*(pthread_t *)to, SIGBUS));
+        usleep(20);
+    }
+    return NULL;
+}
+
+// Whoever sends a signal that faults raise too does not end a copy.
+static void a_signal_that_is_sent_is_no_fault(void) {
+    enum { SIZE = 1 << 20 };
+    struct vfio vfio = open_device();
+    engine = map_engine(vfio.device);
+    CHECK(!map_dma(vfio.container, memory(2 * SIZE, PROT_READ | PROT_WRITE), 0, 2 * SIZE, READ_WRITE));
+    signal(SIGBUS, counts);
+    pthread_t self = pthread_self(), sender;
+    CHECK(!pthread_create(&sender, NULL, sends_often, &self));
+    while (caught < 1000)
+        CHECK(work(engine, COPY, 0, SIZE, SIZE) == DONE);
+    CHECK(!pthread_join(sender, NULL));
+}
+
+static void faults_itself(int signal) {
+    CHECK(write(STDOUT_FILENO, "once\n", 5) == 5 && signal == SIGSEGV);
+    *nowhere = 1;
+}
+
+static void a_handler_that_faults_ends_the_program(void) {
+    open_engine();
+    signal(SIGSEGV, faults_itself);
+    *nowhere = 1;
+}
+
+static volatile int depth;
+
+static void faults_twice(int signal, siginfo_t *info, void *context) {
+    CHECK(signal == SIGSEGV && info && context);
+    if (++depth < 3)
+        *nowhere = 1;
+    siglongjmp(before, 1);
+}
+
+static void a_handler_may_ask_for_its_own_faults(void) {
+    open_engine();
+    handle(SIGSEGV, faults_twice, SA_NODEFER);
+    if (!sigsetjmp(before, 1))
+        *nowhere = 1;
+    CHECK(depth == 3);
+    engine_answers();
+}
+
 CASES(CASE(a_handler_gets_the_program_s_own_faults), CASE(a_handler_set_before_the_device_is_opened),
       CASE(a_handler_without_information), CASE(a_handler_as_of_system_v),
       CASE(a_store_of_its_own_mistake_is_told_of), CASE(the_default_ends_the_program),
@@ -238,4 +328,6 @@ CASES(CASE(a_handler_gets_the_program_s_own_faults), CASE(a_handler_set_before_t
       CASE(a_thread_may_block_all_signals), CASE(blocked_from_the_beginning),
       CASE(a_handler_that_blocks_all_may_use_registers), CASE(signals_in_the_middle_of_accesses),
       CASE(a_handler_that_asks_for_a_stack_is_called),
-      CASE(a_handler_has_the_mask_that_it_asked_for))
+      CASE(a_handler_has_the_mask_that_it_asked_for), CASE(a_handler_stores_in_the_middle_of_malloc),
+      CASE(a_handler_stores_in_the_middle_of_a_call), CASE(a_signal_that_is_sent_is_no_fault),
+      CASE(a_handler_that_faults_ends_the_program), CASE(a_handler_may_ask_for_its_own_faults))

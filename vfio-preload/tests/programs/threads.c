@@ -82,5 +82,24 @@ static void *maps_and_unmaps(void *number) {
 
 static void others_map_and_unmap(void) { at_once(starts_jobs, maps_and_unmaps); }
 
+static void *changes_protection(void *unused) {
+    while (!stop)
+        CHECK(!mprotect((void *)engine, PAGE, PROT_READ | PROT_WRITE));
+    return unused;
+}
+
+static void *maps_in_its_place(void *unused) {
+    off_t at = (off_t)region(vfio.device, 0).offset;
+    while (!stop)
+        CHECK(mmap((void *)engine, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, vfio.device, at) ==
+              engine);
+    return unused;
+}
+
+static void protection_is_changed_meanwhile(void) { at_once(starts_jobs, changes_protection); }
+
+static void registers_are_mapped_in_their_own_place(void) { at_once(starts_jobs, maps_in_its_place); }
+
 CASES(CASE(no_store_is_lost), CASE(loads_meet_registers), CASE(loads_of_all_kinds_meet_registers),
-      CASE(others_map_and_unmap))
+      CASE(others_map_and_unmap), CASE(protection_is_changed_meanwhile),
+      CASE(registers_are_mapped_in_their_own_place))

@@ -14,6 +14,7 @@ cases!(
         another_file_in_its_place_closes,
         a_range_is_closed,
         the_rest_may_be_closed,
+        what_the_library_holds_is_out_of_reach,
         the_device_is_closed_on_exec,
         a_low_limit_suffices,
         the_device_outlives_group_and_container,

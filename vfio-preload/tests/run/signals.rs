@@ -18,6 +18,9 @@ cases!(
         signals_in_the_middle_of_accesses,
         a_handler_that_asks_for_a_stack_is_called,
         a_handler_has_the_mask_that_it_asked_for,
+        a_handler_stores_in_the_middle_of_malloc,
+        a_signal_that_is_sent_is_no_fault,
+        a_handler_may_ask_for_its_own_faults,
     ]
 );
 
@@ -45,4 +48,22 @@ fn ignoring_a_fault_ends_the_program() {
 #[test]
 fn a_handler_for_once_lets_the_next_fault_end_the_program() {
     ends_by_the_fault("a_handler_for_once_lets_the_next_fault_end_the_program");
+}
+
+#[test]
+fn a_handler_that_faults_ends_the_program() {
+    if let Some(said) = case("signals", "a_handler_that_faults_ends_the_program", "dma-engine") {
+        assert_eq!(said.signal(), Some(SIGSEGV), "{said:#?}");
+        assert_eq!(said.out, "once\n");
+    }
+}
+
+#[test]
+fn a_handler_that_stores_in_the_middle_of_a_call_is_told_so() {
+    if let Some(said) = case("signals", "a_handler_stores_in_the_middle_of_a_call", "dma-engine") {
+        assert_eq!(said.signal(), Some(SIGSEGV), "{said:#?}");
+        said.complains(
+            "0000:01:00.0: a signal handler accesses a mapped BAR in the middle of another call",
+        );
+    }
 }

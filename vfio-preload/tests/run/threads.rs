@@ -11,5 +11,7 @@ cases!(
         loads_meet_registers,
         loads_of_all_kinds_meet_registers,
         others_map_and_unmap,
+        protection_is_changed_meanwhile,
+        registers_are_mapped_in_their_own_place,
     ]
 );

@@ -111,7 +111,7 @@ impl Interrupts {
         if !eventfds.is_empty() {
             self.check_known(index, 0, u32::try_from(eventfds.len()).unwrap_or(u32::MAX))?;
         }
-        let listen = |eventfd: Option<EventFd>| eventfd.map(Listener::new);
+        let listen = |eventfd: Option<EventFd>| eventfd.map(Listener::from);
         let listeners: Vec<_> = eventfds.into_iter().map(listen).collect();
         let mut wiring = self.lock();
         if let Some(single) = wiring.single(index) {

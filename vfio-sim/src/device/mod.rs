@@ -78,6 +78,7 @@ pub(crate) use config::ConfigSpace;
 pub use interrupts::IrqIndex;
 pub use irq_error::IrqError;
 pub use link::Link;
+pub use listener::Listener;
 pub use model::{BadFunction, BarContent, BarLayout, Function, Model, Register};
 pub use pci_device::{Pace, PciDevice};
 pub(crate) use place::check_places;

@@ -4,8 +4,6 @@
 //!
 //! A device has the vectors that a request names: that is looked at before.
 
-use vmm_sys_util::eventfd::EventFd;
-
 use crate::device::interrupts::{Interrupts, IrqIndex, Wiring};
 use crate::device::irq_error::IrqError;
 use crate::device::listener::Listener;
@@ -21,7 +19,7 @@ pub enum NotEventFd {
 }
 
 /// What a file descriptor of the caller is.
-pub(super) type Resolve<'a> = &'a dyn Fn(i32) -> Result<EventFd, NotEventFd>;
+pub(super) type Resolve<'a> = &'a dyn Fn(i32) -> Result<Listener, NotEventFd>;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,10 +292,10 @@ fn listener(fd: i32, resolve: Resolve<'_>) -> Result<Option<Listener>, IrqError>
     if fd < 0 {
         return Ok(None);
     }
-    Ok(Some(Listener::new(eventfd(fd, resolve)?)))
+    eventfd(fd, resolve).map(Some)
 }
 
-fn eventfd(fd: i32, resolve: Resolve<'_>) -> Result<EventFd, IrqError> {
+fn eventfd(fd: i32, resolve: Resolve<'_>) -> Result<Listener, IrqError> {
     resolve(fd).map_err(|problem| match problem {
         NotEventFd::Closed => IrqError::ClosedFd { fd },
         NotEventFd::Other => IrqError::NoEventFd { fd },

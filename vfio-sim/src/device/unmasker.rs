@@ -9,9 +9,9 @@ use std::{io, thread};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
-use vmm_sys_util::eventfd::EventFd;
 
-use crate::device::descriptor::{lent, moved_up};
+use crate::device::descriptor::moved_up;
+use crate::device::listener::Listener;
 
 /// A thread that waits for an eventfd, until this is dropped. Then it may be at work still for a moment.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Token(Arc<OwnedFd>);
 impl Unmasker {
     /// Calls `unmask` each time that `signal` is signalled, and at once if it has been already.
     pub(super) fn start(
-        signal: EventFd,
+        signal: Listener,
         unmask: impl Fn(&Token) + Send + 'static,
     ) -> io::Result<Self> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -64,15 +64,15 @@ fn leave_signals_to_others() {
 }
 
 /// Waits, and takes what was signalled. `false`: it is time to stop.
-fn signalled(signal: &EventFd, stop: &OwnedFd) -> bool {
+fn signalled(signal: &Listener, stop: &OwnedFd) -> bool {
     loop {
         let mut ready =
-            [lent(signal), stop.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            [signal.as_fd(), stop.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut ready, None) {
             Err(Errno::INTR) => {}
             Ok(_) if ready[1].revents().is_empty() => {
                 // Whoever else reads it may have been faster.
-                if signal.read().is_ok() {
+                if signal.take() {
                     return true;
                 }
             }

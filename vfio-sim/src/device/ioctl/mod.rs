@@ -12,9 +12,9 @@ mod layout;
 
 use vfio_type1::abi::{ArgumentError, Bytes};
 use vfio_type1::{Errno, Memory, Process};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::irq_error::IrqError;
+use crate::device::listener::Listener;
 use crate::device::pci_device::PciDevice;
 use crate::device::set_irqs::NotEventFd;
 use layout::{feature, hot_reset};
@@ -101,19 +101,21 @@ impl PciDevice {
     /// An ioctl on the device's file descriptor: `command` as the kernel gets it, and the argument, an
     /// address in the caller's memory. `resolve` gives a duplicate of an eventfd of the caller. Returns what
     /// the ioctl returns.
-    pub fn ioctl(
+    pub fn ioctl<L: Into<Listener>>(
         &self,
         caller: &Process,
         command: u32,
         arg: u64,
-        resolve: impl Fn(i32) -> Result<EventFd, NotEventFd>,
+        resolve: impl Fn(i32) -> Result<L, NotEventFd>,
     ) -> Result<i32, DeviceIoctlError> {
         let memory = caller.memory();
         match command {
             command::GET_INFO => self.ioctl_info(memory, arg)?,
             command::GET_REGION_INFO => self.ioctl_region_info(memory, arg)?,
             command::GET_IRQ_INFO => self.ioctl_irq_info(memory, arg)?,
-            command::SET_IRQS => self.ioctl_set_irqs(memory, arg, &resolve)?,
+            command::SET_IRQS => {
+                self.ioctl_set_irqs(memory, arg, &|fd| resolve(fd).map(Into::into))?;
+            }
             command::RESET => self.ioctl_reset()?,
             command::GET_PCI_HOT_RESET_INFO => no_hot_reset(memory, arg, |_| Ok(()))?,
             command::PCI_HOT_RESET => no_hot_reset(memory, arg, |flags| match flags {
