@@ -30,13 +30,19 @@ pub(crate) type Answer = Result<i64, Errno>;
 /// The file system that VFIO's files are on, or 0 before it is known.
 static FILE_SYSTEM: AtomicU64 = AtomicU64::new(0);
 
-/// The identity of a descriptor's file, if it is on the file system of VFIO's files.
-fn identity(fd: RawFd) -> Option<FileId> {
+/// The file system that VFIO's files are on, as `st_dev` has it; of no file if there are none.
+pub(crate) fn file_system() -> u64 {
     let mut known = FILE_SYSTEM.load(Ordering::Relaxed);
     if known == 0 {
         known = rustix::fs::stat("/dev/vfio/vfio").map_or(u64::MAX, |stat| stat.st_dev);
         FILE_SYSTEM.store(known, Ordering::Relaxed);
     }
+    known
+}
+
+/// The identity of a descriptor's file, if it is on the file system of VFIO's files.
+fn identity(fd: RawFd) -> Option<FileId> {
+    let known = file_system();
     let stat = rustix::fs::fstat(borrow(fd)?).ok()?;
     (stat.st_dev == known).then_some((stat.st_dev, stat.st_ino))
 }

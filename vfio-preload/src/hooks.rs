@@ -14,7 +14,7 @@ use vfio_type1::Errno;
 
 use crate::calls::{self, Answer};
 use crate::mapping::{self, MapRequest};
-use crate::{kvm, next, own, start, transfer, trap};
+use crate::{kvm, next, own, start, stat, transfer, trap};
 
 /// Leaves an errno for the program.
 fn set_errno(errno: Errno) {
@@ -486,6 +486,16 @@ unsafe extern "C-unwind" fn syscall(
                 mapped.expose_provenance() as c_long
             }
             libc::SYS_munmap => c_long::from(munmap(at(a), b)),
+            libc::SYS_stat => c_long::from(stat::stat(path(a), at(b).cast())),
+            libc::SYS_lstat => c_long::from(stat::lstat(path(a), at(b).cast())),
+            libc::SYS_fstat => c_long::from(stat::fstat(a as c_int, at(b).cast())),
+            libc::SYS_newfstatat => {
+                c_long::from(stat::fstatat(a as c_int, path(b), at(c).cast(), d as c_int))
+            }
+            libc::SYS_statx => {
+                let (flags, mask) = (c as c_int, d as c_uint);
+                c_long::from(stat::statx(a as c_int, path(b), flags, mask, at(e).cast()))
+            }
             libc::SYS_fork => start::forking(next::syscall(number, a, b, c, d, e, f)),
             libc::SYS_clone if a & libc::CLONE_VM as usize == 0 => {
                 start::forking(next::syscall(number, a, b, c, d, e, f))

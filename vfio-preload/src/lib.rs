@@ -27,7 +27,8 @@
 //! - `context`: the registers of the thread that executes it;
 //! - `step`: the instruction executed on memory instead, where it is not carried out;
 //! - `trap`: the signals that it raises, and the program's own handlers of them;
-//! - `next`, `hooks`: libc's functions, and those that stand in front of them.
+//! - `next`, `hooks`: libc's functions, and those that stand in front of them;
+//! - `stat`: those that say what kind of file a path leads to.
 //!
 //! A process has a world of its own; a child has none until it opens files itself.
 //! Nothing here may be changed by an unexpected call: what is not ours goes on to libc as it came.
@@ -49,6 +50,7 @@ mod opened;
 mod own;
 mod say;
 mod start;
+mod stat;
 mod step;
 mod tape;
 mod transfer;

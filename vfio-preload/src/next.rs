@@ -111,5 +111,22 @@ next! {
     sysv_signal(signal: c_int, handler: usize) -> usize;
     sigprocmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int;
     pthread_sigmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int;
+    stat(path: *const c_char, into: *mut libc::stat) -> c_int;
+    stat64(path: *const c_char, into: *mut libc::stat) -> c_int;
+    lstat(path: *const c_char, into: *mut libc::stat) -> c_int;
+    lstat64(path: *const c_char, into: *mut libc::stat) -> c_int;
+    fstat(fd: c_int, into: *mut libc::stat) -> c_int;
+    fstat64(fd: c_int, into: *mut libc::stat) -> c_int;
+    fstatat(at: c_int, path: *const c_char, into: *mut libc::stat, flags: c_int) -> c_int;
+    fstatat64(at: c_int, path: *const c_char, into: *mut libc::stat, flags: c_int) -> c_int;
+    statx(at: c_int, path: *const c_char, flags: c_int, mask: c_uint, into: *mut libc::statx) -> c_int;
+    __xstat(version: c_int, path: *const c_char, into: *mut libc::stat) -> c_int;
+    __xstat64(version: c_int, path: *const c_char, into: *mut libc::stat) -> c_int;
+    __lxstat(version: c_int, path: *const c_char, into: *mut libc::stat) -> c_int;
+    __lxstat64(version: c_int, path: *const c_char, into: *mut libc::stat) -> c_int;
+    __fxstat(version: c_int, fd: c_int, into: *mut libc::stat) -> c_int;
+    __fxstat64(version: c_int, fd: c_int, into: *mut libc::stat) -> c_int;
+    __fxstatat(version: c_int, at: c_int, path: *const c_char, into: *mut libc::stat, flags: c_int) -> c_int;
+    __fxstatat64(version: c_int, at: c_int, path: *const c_char, into: *mut libc::stat, flags: c_int) -> c_int;
     syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long;
 }

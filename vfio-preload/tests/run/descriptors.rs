@@ -17,9 +17,22 @@ cases!(
         the_device_is_closed_on_exec,
         a_low_limit_suffices,
         the_device_outlives_group_and_container,
+        they_are_character_devices,
+        a_device_s_node_has_the_number_in_sysfs,
         system_calls_without_libc,
     ]
 );
+
+#[test]
+fn looking_at_files_is_not_using_them() {
+    let Some(run) = run("dma-engine") else { return };
+    let said = run
+        .options(["--report"])
+        .program("sh", ["-c", "test -c /dev/vfio/vfio && ls -lR /dev/vfio"]);
+    let said =
+        said.ok().prints("crw-rw-rw-").prints("10, 196").complains("opened no file of VFIO's");
+    assert!(!said.out.contains("\n-"), "{said:#?}");
+}
 
 #[test]
 fn a_group_that_has_no_file_is_explained() {
