@@ -497,9 +497,10 @@ unsafe extern "C-unwind" fn syscall(
                 c_long::from(stat::statx(a as c_int, path(b), flags, mask, at(e).cast()))
             }
             libc::SYS_fork => start::forking(next::syscall(number, a, b, c, d, e, f)),
-            libc::SYS_clone if a & libc::CLONE_VM as usize == 0 => {
+            libc::SYS_clone if start::has_memory(a as u64) => {
                 start::forking(next::syscall(number, a, b, c, d, e, f))
             }
+            libc::SYS_clone3 => start::clone3(at(a).cast(), b),
             _ => next::syscall(number, a, b, c, d, e, f),
         }
     }

@@ -37,6 +37,7 @@ macro_rules! next {
     ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         $(
             /// libc's.
+            #[allow(non_snake_case, reason = "libc has its own names")]
             #[allow(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
@@ -111,6 +112,25 @@ next! {
     sysv_signal(signal: c_int, handler: usize) -> usize;
     sigprocmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int;
     pthread_sigmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int;
+    _Fork() -> c_int;
+    clone(
+        function: Option<unsafe extern "C-unwind" fn(*mut c_void) -> c_int>,
+        stack: *mut c_void,
+        flags: c_int,
+        argument: *mut c_void,
+        parent_id: *mut c_void,
+        tls: *mut c_void,
+        child_id: *mut c_void
+    ) -> c_int;
+    __clone(
+        function: Option<unsafe extern "C-unwind" fn(*mut c_void) -> c_int>,
+        stack: *mut c_void,
+        flags: c_int,
+        argument: *mut c_void,
+        parent_id: *mut c_void,
+        tls: *mut c_void,
+        child_id: *mut c_void
+    ) -> c_int;
     stat(path: *const c_char, into: *mut libc::stat) -> c_int;
     stat64(path: *const c_char, into: *mut libc::stat) -> c_int;
     lstat(path: *const c_char, into: *mut libc::stat) -> c_int;

@@ -10,7 +10,7 @@ cases!(
         a_group_is_opened_by_one_process,
         a_child_may_close_what_it_inherits,
         children_open_files_themselves,
-        children_made_without_libc_are_like_others,
+        children_that_libc_does_not_tell_of_are_like_others,
         a_fork_in_the_middle_leaves_the_parent_its_device,
         a_program_is_executed,
         a_child_that_borrows_the_memory_closes_nothing,
