@@ -207,8 +207,11 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
 /// Carries out an access to registers. `None` if it was none; the error is the signal that the program
 /// gets for it.
 fn touched(thread: &mut Thread<'_>, at: u64, fault: Vaddr) -> Option<Result<(), c_int>> {
-    let world = World::get()?;
-    let window = world.windows.find(fault)?;
+    let found = World::get().and_then(|world| Some((world, world.windows.find(fault)?)));
+    let Some((world, window)) = found else {
+        World::tell_of_parents(fault);
+        return None;
+    };
     let mut code = [0; MAX_CODE];
     let length = guard::read(at, &mut code)
         .map_or_else(|read| usize::try_from(read).unwrap_or(0), |()| MAX_CODE);

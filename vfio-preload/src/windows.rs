@@ -73,6 +73,13 @@ impl Windows {
         self.read().iter().find(|window| window.range.contains(at)).cloned()
     }
 
+    /// Whether a window holds an address, as far as can be seen without waiting: in a child, another thread of its
+    /// parent's may have left the list locked.
+    pub(crate) fn seem_to_hold(&self, at: Vaddr) -> bool {
+        let list = self.list.try_read();
+        list.is_ok_and(|list| list.iter().any(|window| window.range.contains(at)))
+    }
+
     /// The first window that shares an address with a range.
     pub(crate) fn overlapping(&self, range: &VaddrRange) -> Option<Window> {
         if self.is_empty() {

@@ -16,7 +16,7 @@ use vfio_sim::host::Host;
 use vfio_sim::render::cdevs;
 use vfio_sim::run::line::Line;
 use vfio_sim::run::{SETTINGS_FILE, Settings, SettingsError};
-use vfio_type1::{Errno, GroupId, Process, Vfio};
+use vfio_type1::{Errno, GroupId, Process, Vaddr, Vfio};
 
 use crate::calls::Answer;
 use crate::files::Files;
@@ -63,6 +63,9 @@ pub(crate) struct World {
 
 static WORLD: AtomicPtr<World> = AtomicPtr::new(ptr::null_mut());
 
+/// The parent's, in a child, until it has been told that it touches what is its parent's.
+static PARENTS: AtomicPtr<World> = AtomicPtr::new(ptr::null_mut());
+
 impl World {
     /// The world, if it has been made.
     #[inline]
@@ -86,7 +89,25 @@ impl World {
     /// Forgets the world, in a child that has just been made by `fork`: other threads may have left locks
     /// behind that nobody will ever open.
     pub(crate) fn forget() {
-        WORLD.store(ptr::null_mut(), Ordering::Release);
+        let world = WORLD.swap(ptr::null_mut(), Ordering::AcqRel);
+        if !world.is_null() {
+            PARENTS.store(world, Ordering::Release);
+        }
+    }
+
+    /// Says, once, that the program has touched a BAR which its parent has mapped, if it has.
+    #[expect(unsafe_code, reason = "a world is never freed")]
+    pub(crate) fn tell_of_parents(at: Vaddr) {
+        // SAFETY: as in `get`.
+        let parents = unsafe { PARENTS.load(Ordering::Acquire).as_ref() };
+        if parents.is_some_and(|parents| parents.windows.seem_to_hold(at)) {
+            PARENTS.store(ptr::null_mut(), Ordering::Release);
+            say(format!(
+                "process {} touches at {at} a BAR that its parent mapped before the fork; open and map \
+                 the device in the process that uses it",
+                std::process::id()
+            ));
+        }
     }
 
     /// Whether it is this process's: a child of `vfork` has its parent's memory, and descriptors of its own.
