@@ -14,7 +14,7 @@ use vfio_type1::Errno;
 
 use crate::calls::{self, Answer};
 use crate::mapping::{self, MapRequest};
-use crate::{kvm, next, own, start, stat, transfer, trap};
+use crate::{kvm, limits, next, own, start, stat, transfer, trap};
 
 /// Leaves an errno for the program.
 fn set_errno(errno: Errno) {
@@ -495,6 +495,11 @@ unsafe extern "C-unwind" fn syscall(
             libc::SYS_statx => {
                 let (flags, mask) = (c as c_int, d as c_uint);
                 c_long::from(stat::statx(a as c_int, path(b), flags, mask, at(e).cast()))
+            }
+            libc::SYS_setrlimit => c_long::from(limits::setrlimit(a as c_uint, at(b).cast())),
+            libc::SYS_prlimit64 => {
+                let (process, resource) = (a as c_int, b as c_uint);
+                c_long::from(limits::prlimit(process, resource, at(c).cast(), at(d).cast()))
             }
             libc::SYS_fork => start::forking(next::syscall(number, a, b, c, d, e, f)),
             libc::SYS_clone if start::has_memory(a as u64) => {

@@ -28,7 +28,7 @@
 //! - `step`: the instruction executed on memory instead, where it is not carried out;
 //! - `trap`: the signals that it raises, and the program's own handlers of them;
 //! - `next`, `hooks`: libc's functions, and those that stand in front of them;
-//! - `stat`: those that say what kind of file a path leads to.
+//! - `stat`, `limits`: those that say what kind of file a path leads to; that set limits.
 //!
 //! A process has a world of its own; a child has none until it opens files itself.
 //! Nothing here may be changed by an unexpected call: what is not ours goes on to libc as it came.
@@ -43,6 +43,7 @@ mod files;
 mod guard;
 mod hooks;
 mod kvm;
+mod limits;
 mod mapping;
 mod memory;
 mod next;

@@ -131,6 +131,10 @@ next! {
         tls: *mut c_void,
         child_id: *mut c_void
     ) -> c_int;
+    setrlimit(resource: c_uint, new: *const libc::rlimit) -> c_int;
+    setrlimit64(resource: c_uint, new: *const libc::rlimit) -> c_int;
+    prlimit(process: c_int, resource: c_uint, new: *const libc::rlimit, old: *mut libc::rlimit) -> c_int;
+    prlimit64(process: c_int, resource: c_uint, new: *const libc::rlimit, old: *mut libc::rlimit) -> c_int;
     stat(path: *const c_char, into: *mut libc::stat) -> c_int;
     stat64(path: *const c_char, into: *mut libc::stat) -> c_int;
     lstat(path: *const c_char, into: *mut libc::stat) -> c_int;
