@@ -368,6 +368,16 @@ unsafe extern "C-unwind" fn mremap(
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn madvise(at: *mut c_void, bytes: usize, advice: c_int) -> c_int {
+    // SAFETY: as libc's.
+    let result = unsafe { next::madvise(at, bytes, advice) };
+    if result == 0 {
+        mapping::advised(address(at), bytes, advice);
+    }
+    result
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int {
     #![expect(clippy::cast_possible_truncation, reason = "targets have 64 bits")]
     let (mut from, mut left) = (at, bytes);
@@ -476,6 +486,7 @@ unsafe extern "C-unwind" fn syscall(
             libc::SYS_lseek => lseek(a as c_int, b as i64, c as c_int),
             libc::SYS_fcntl => c_long::from(fcntl(a as c_int, b as c_int, c)),
             libc::SYS_mprotect => c_long::from(mprotect(at(a), b, c as c_int)),
+            libc::SYS_madvise => c_long::from(madvise(at(a), b, c as c_int)),
             libc::SYS_mremap => {
                 mremap(at(a), b, c, d as c_int, at(e)).expose_provenance() as c_long
             }

@@ -104,6 +104,7 @@ next! {
     mmap64(at: *mut c_void, bytes: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
     munmap(at: *mut c_void, bytes: usize) -> c_int;
     mremap(at: *mut c_void, bytes: usize, new: usize, flags: c_int, to: *mut c_void) -> *mut c_void;
+    madvise(at: *mut c_void, bytes: usize, advice: c_int) -> c_int;
     mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int;
     sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
     signal(signal: c_int, handler: usize) -> usize;
