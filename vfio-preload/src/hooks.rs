@@ -377,14 +377,18 @@ unsafe extern "C-unwind" fn madvise(at: *mut c_void, bytes: usize, advice: c_int
     result
 }
 
-#[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int {
+/// Changes the protection of a range: of registers here, of all else by `protect`.
+fn protect_around(
+    at: *mut c_void,
+    bytes: usize,
+    prot: c_int,
+    protect: impl Fn(*mut c_void, usize) -> c_int,
+) -> c_int {
     #![expect(clippy::cast_possible_truncation, reason = "targets have 64 bits")]
     let (mut from, mut left) = (at, bytes);
     for registers in mapping::protected(address(at), bytes, prot) {
         let before = (registers.first().0 - address(from)) as usize;
-        // SAFETY: as libc's.
-        if before > 0 && unsafe { next::mprotect(from, before, prot) } != 0 {
+        if before > 0 && protect(from, before) != 0 {
             return -1;
         }
         let past = before + (registers.last().0 - registers.first().0) as usize + 1;
@@ -392,9 +396,28 @@ unsafe extern "C-unwind" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int)
     }
     match left {
         0 if bytes > 0 => 0,
-        // SAFETY: as libc's.
-        _ => unsafe { next::mprotect(from, left, prot) },
+        _ => protect(from, left),
     }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int {
+    // SAFETY: as libc's.
+    protect_around(at, bytes, prot, |at, bytes| unsafe { next::mprotect(at, bytes, prot) })
+}
+
+/// Keys are not for registers: their pages stay without access.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn pkey_mprotect(
+    at: *mut c_void,
+    bytes: usize,
+    prot: c_int,
+    key: c_int,
+) -> c_int {
+    // SAFETY: as libc's.
+    protect_around(at, bytes, prot, |at, bytes| unsafe {
+        next::pkey_mprotect(at, bytes, prot, key)
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -486,6 +509,9 @@ unsafe extern "C-unwind" fn syscall(
             libc::SYS_lseek => lseek(a as c_int, b as i64, c as c_int),
             libc::SYS_fcntl => c_long::from(fcntl(a as c_int, b as c_int, c)),
             libc::SYS_mprotect => c_long::from(mprotect(at(a), b, c as c_int)),
+            libc::SYS_pkey_mprotect => {
+                c_long::from(pkey_mprotect(at(a), b, c as c_int, d as c_int))
+            }
             libc::SYS_madvise => c_long::from(madvise(at(a), b, c as c_int)),
             libc::SYS_mremap => {
                 mremap(at(a), b, c, d as c_int, at(e)).expose_provenance() as c_long

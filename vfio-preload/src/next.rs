@@ -106,6 +106,7 @@ next! {
     mremap(at: *mut c_void, bytes: usize, new: usize, flags: c_int, to: *mut c_void) -> *mut c_void;
     madvise(at: *mut c_void, bytes: usize, advice: c_int) -> c_int;
     mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int;
+    pkey_mprotect(at: *mut c_void, bytes: usize, prot: c_int, key: c_int) -> c_int;
     sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
     signal(signal: c_int, handler: usize) -> usize;
     fclose(stream: *mut libc::FILE) -> c_int;

@@ -12,6 +12,7 @@ cases!(
         another_mapping_takes_the_place,
         a_mapping_is_moved,
         protection_is_changed,
+        protection_is_changed_with_a_key,
         protection_is_changed_around,
         an_access_behind_a_mapping_is_a_fault,
         what_cannot_be_mapped,
