@@ -14,7 +14,7 @@ use vfio_type1::Errno;
 
 use crate::calls::{self, Answer};
 use crate::mapping::{self, MapRequest};
-use crate::{kvm, limits, next, own, start, stat, transfer, trap};
+use crate::{kvm, limits, next, own, signals, start, stat, transfer};
 
 /// Leaves an errno for the program.
 fn set_errno(errno: Errno) {
@@ -420,50 +420,6 @@ unsafe extern "C-unwind" fn pkey_mprotect(
     })
 }
 
-#[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn sigaction(
-    signal: c_int,
-    new: *const libc::sigaction,
-    old: *mut libc::sigaction,
-) -> c_int {
-    // SAFETY: the pointers are null or those of what they say, as libc's.
-    unsafe { trap::set_action(signal, new, old) }
-}
-
-macro_rules! signals {
-    ($($name:ident: $flags:expr;)*) => {$(
-        #[unsafe(no_mangle)]
-        unsafe extern "C-unwind" fn $name(signal: c_int, handler: usize) -> usize {
-            // SAFETY: as libc's.
-            trap::set_handler(signal, handler, $flags).unwrap_or_else(|| unsafe { next::$name(signal, handler) })
-        }
-    )*};
-}
-
-signals! {
-    signal: libc::SA_RESTART;
-    // What `signal` is in programs that are compiled for System V, or for C alone.
-    __sysv_signal: libc::SA_RESETHAND;
-    sysv_signal: libc::SA_RESETHAND;
-}
-
-macro_rules! masks {
-    ($($name:ident)*) => {$(
-        #[unsafe(no_mangle)]
-        unsafe extern "C-unwind" fn $name(
-            how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t,
-        ) -> c_int {
-            // SAFETY: a set is there or the pointer is null, as libc's.
-            let open = unsafe { set.as_ref() }.filter(|_| how != libc::SIG_UNBLOCK).map(trap::kept_open);
-            let set = open.as_ref().map_or(set, std::ptr::from_ref);
-            // SAFETY: as libc's.
-            unsafe { next::$name(how, set, old) }
-        }
-    )*};
-}
-
-masks! { sigprocmask pthread_sigmask }
-
 /// `fclose` closes its descriptor without `close`.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn fclose(stream: *mut libc::FILE) -> c_int {
@@ -533,6 +489,7 @@ unsafe extern "C-unwind" fn syscall(
                 let (flags, mask) = (c as c_int, d as c_uint);
                 c_long::from(stat::statx(a as c_int, path(b), flags, mask, at(e).cast()))
             }
+            libc::SYS_rt_sigprocmask => signals::set_mask(a as c_int, b, c, d),
             libc::SYS_setrlimit => c_long::from(limits::setrlimit(a as c_uint, at(b).cast())),
             libc::SYS_prlimit64 => {
                 let (process, resource) = (a as c_int, b as c_uint);

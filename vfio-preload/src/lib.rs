@@ -28,7 +28,8 @@
 //! - `step`: the instruction executed on memory instead, where it is not carried out;
 //! - `trap`: the signals that it raises, and the program's own handlers of them;
 //! - `next`, `hooks`: libc's functions, and those that stand in front of them;
-//! - `stat`, `limits`: those that say what kind of file a path leads to; that set limits.
+//! - `signals`, `stat`, `limits`: those that set handlers; that say what kind of file a path leads to; that set
+//!   limits.
 //!
 //! A process has a world of its own; a child has none until it opens files itself.
 //! Nothing here may be changed by an unexpected call: what is not ours goes on to libc as it came.
@@ -50,6 +51,7 @@ mod next;
 mod opened;
 mod own;
 mod say;
+mod signals;
 mod start;
 mod stat;
 mod step;

@@ -109,6 +109,9 @@ next! {
     pkey_mprotect(at: *mut c_void, bytes: usize, prot: c_int, key: c_int) -> c_int;
     sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
     signal(signal: c_int, handler: usize) -> usize;
+    bsd_signal(signal: c_int, handler: usize) -> usize;
+    ssignal(signal: c_int, handler: usize) -> usize;
+    sigset(signal: c_int, handler: usize) -> usize;
     fclose(stream: *mut libc::FILE) -> c_int;
     __sysv_signal(signal: c_int, handler: usize) -> usize;
     sysv_signal(signal: c_int, handler: usize) -> usize;
