@@ -11,9 +11,12 @@
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 
 use vfio_type1::Errno;
+use vfio_type1::abi::FileOperation;
 
 use crate::calls::{self, Answer};
+use crate::files::File;
 use crate::mapping::{self, MapRequest};
+use crate::world::World;
 use crate::{kvm, limits, next, own, signals, start, stat, transfer};
 
 /// Leaves an errno for the program.
@@ -111,9 +114,11 @@ unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-    const CLOEXEC: c_int = 4;
+    /// Only gives a thread a table of descriptors of its own before.
+    const UNSHARE: c_int = 2;
     let end = |fd: c_uint| c_int::try_from(fd).unwrap_or(c_int::MAX);
-    if flags & CLOEXEC == 0 && first <= last {
+    // With any other flag nothing is closed.
+    if flags & !UNSHARE == 0 && first <= last {
         calls::closing_all(end(first), end(last));
         for (first, last) in own::others(end(first), end(last)) {
             let (first, last) = (first.unsigned_abs(), last.unsigned_abs());
@@ -256,7 +261,7 @@ unsafe extern "C-unwind" fn write(fd: c_int, from: *const c_void, bytes: usize) 
 }
 
 macro_rules! vectors {
-    ($($name:ident($transfer:ident $(, $argument:ident: $type:ty)*) at $offset:expr;)*) => {$(
+    ($($name:ident($transfer:ident $(, $argument:ident: $type:ty)*) at $offset:expr $(, if $flags:ident)?;)*) => {$(
         #[unsafe(no_mangle)]
         unsafe extern "C-unwind" fn $name(
             fd: c_int, list: *const libc::iovec, count: c_int $(, $argument: $type)*
@@ -265,6 +270,11 @@ macro_rules! vectors {
                 // SAFETY: as libc's.
                 return unsafe { next::$name(fd, list, count $(, $argument)*) };
             };
+            $(
+                if let Err(errno) = plain(world, &file, $flags) {
+                    return size(Err(errno));
+                }
+            )?
             size(transfer::at(world, &file, $offset, |offset| {
                 let list = address(list.cast());
                 transfer::in_pieces(world, list, count, offset, |at, bytes, offset| {
@@ -280,6 +290,13 @@ fn given(offset: i64) -> Option<i64> {
     Some(offset).filter(|offset| *offset != -1)
 }
 
+/// That a transfer has no flags, but for one that asks for speed: a device's files know no others
+/// (`do_loop_readv_writev`).
+fn plain(world: &World, file: &File, flags: c_int) -> Result<(), Errno> {
+    calls::device(world, file, FileOperation::ReadOrWrite)?;
+    if flags & !libc::RWF_HIPRI == 0 { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+}
+
 vectors! {
     readv(read) at None;
     writev(write) at None;
@@ -287,10 +304,10 @@ vectors! {
     preadv64(read, offset: i64) at Some(offset);
     pwritev(write, offset: i64) at Some(offset);
     pwritev64(write, offset: i64) at Some(offset);
-    preadv2(read, offset: i64, flags: c_int) at given(offset);
-    preadv64v2(read, offset: i64, flags: c_int) at given(offset);
-    pwritev2(write, offset: i64, flags: c_int) at given(offset);
-    pwritev64v2(write, offset: i64, flags: c_int) at given(offset);
+    preadv2(read, offset: i64, flags: c_int) at given(offset), if flags;
+    preadv64v2(read, offset: i64, flags: c_int) at given(offset), if flags;
+    pwritev2(write, offset: i64, flags: c_int) at given(offset), if flags;
+    pwritev64v2(write, offset: i64, flags: c_int) at given(offset), if flags;
 }
 
 macro_rules! seeks {

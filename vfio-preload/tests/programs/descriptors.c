@@ -3,6 +3,7 @@
 #include "client.h"
 #include <dirent.h>
 #include <dlfcn.h>
+#include <linux/close_range.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -67,6 +68,17 @@ static void a_range_is_closed(void) {
     CHECK(!close_range((unsigned)vfio.container, (unsigned)vfio.device, 0));
     CHECK_FAILS(ioctl(vfio.device, VFIO_DEVICE_RESET), EBADF);
     open_device();
+}
+
+static void a_range_that_is_refused_stays_open(void) {
+    struct vfio vfio = open_device();
+    CHECK_FAILS(close_range(3, ~0U, 0xf0), EINVAL);
+    CHECK_FAILS(close_range(10, 3, 0), EINVAL);
+    CHECK(!close_range(3, ~0U, CLOSE_RANGE_CLOEXEC));
+    CHECK(speaks(vfio.container) && !ioctl(vfio.device, VFIO_DEVICE_RESET));
+    CHECK(!close_range((unsigned)vfio.device, (unsigned)vfio.device, CLOSE_RANGE_UNSHARE));
+    CHECK_FAILS(ioctl(vfio.device, VFIO_DEVICE_RESET), EBADF);
+    CHECK(speaks(vfio.container));
 }
 
 static void the_rest_may_be_closed(void) {
@@ -174,7 +186,7 @@ static void system_calls_without_libc(void) {
 }
 
 CASES(CASE(proc_tells_the_path), CASE(copies_are_the_same_file), CASE(the_last_copy_closes),
-      CASE(another_file_in_its_place_closes), CASE(a_range_is_closed), CASE(the_rest_may_be_closed),
+      CASE(another_file_in_its_place_closes), CASE(a_range_is_closed), CASE(a_range_that_is_refused_stays_open), CASE(the_rest_may_be_closed),
       CASE(the_device_is_closed_on_exec), CASE(a_low_limit_suffices),
       CASE(the_device_outlives_group_and_container), CASE(they_are_character_devices),
       CASE(a_device_s_node_has_the_number_in_sysfs), CASE(system_calls_without_libc))

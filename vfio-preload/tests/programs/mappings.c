@@ -210,6 +210,10 @@ static void pieces_are_read_and_written_in_order(void) {
     CHECK(preadv(device, pieces, 3, config) == 4);
     CHECK(vendor == 0x1b36 && id == 0x10f2);
     CHECK(preadv2(device, pieces, 3, config, 0) == 4);
+    CHECK(preadv2(device, pieces, 3, config, RWF_HIPRI) == 4);
+    CHECK_FAILS(preadv2(device, pieces, 3, config, RWF_NOWAIT), EOPNOTSUPP);
+    CHECK_FAILS(pwritev2(device, pieces, 3, config, RWF_DSYNC), EOPNOTSUPP);
+    CHECK_FAILS(preadv64v2(device, pieces, 3, config, 1 << 30), EOPNOTSUPP);
     uint32_t first = 1, second = 0;
     struct iovec words[] = {{&first, 4}, {&second, 4}};
     CHECK(pwritev(device, words, 2, bar + 0x24) == 8);

@@ -13,6 +13,7 @@ cases!(
         the_last_copy_closes,
         another_file_in_its_place_closes,
         a_range_is_closed,
+        a_range_that_is_refused_stays_open,
         the_rest_may_be_closed,
         the_device_is_closed_on_exec,
         a_low_limit_suffices,
