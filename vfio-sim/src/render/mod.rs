@@ -246,3 +246,25 @@ fn pci_directory(host: &Host, name: &str) -> String {
     let root = host_bridge.map_or(bus, |bridge| bridge.buses.0);
     format!("sys/devices/pci{segment:04x}:{root:02x}/{name}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::device_number;
+
+    #[test]
+    fn files_of_vfio_alone_have_numbers() {
+        let numbered = [
+            ("vfio/vfio", 10, 196),
+            ("iommu", 10, 127),
+            ("vfio/26", 510, 26),
+            ("vfio/noiommu-3", 510, 3),
+            ("vfio/devices/vfio12", 511, 12),
+        ];
+        for (path, major, minor) in numbered {
+            assert_eq!(device_number(path), Some((major, minor)), "{path}");
+        }
+        for path in ["null", "vfio", "vfio/devices", "vfio/devices/12", "vfio/devices/vfio", "26"] {
+            assert_eq!(device_number(path), None, "{path}");
+        }
+    }
+}
