@@ -194,7 +194,11 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
         libc::SIGTRAP => step::finish(&mut thread),
         _ => {
             step::give_up(&mut thread);
-            touched(&mut thread, at, Vaddr(fault))
+            let handled = touched(&mut thread, at, Vaddr(fault));
+            if handled.is_none() {
+                World::tell_of_parents(Vaddr(fault));
+            }
+            handled
         }
     };
     // SAFETY: as above.
@@ -207,11 +211,8 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
 /// Carries out an access to registers. `None` if it was none; the error is the signal that the program
 /// gets for it.
 fn touched(thread: &mut Thread<'_>, at: u64, fault: Vaddr) -> Option<Result<(), c_int>> {
-    let found = World::get().and_then(|world| Some((world, world.windows.find(fault)?)));
-    let Some((world, window)) = found else {
-        World::tell_of_parents(fault);
-        return None;
-    };
+    let world = World::get()?;
+    let window = world.windows.find(fault)?;
     let mut code = [0; MAX_CODE];
     let length = guard::read(at, &mut code)
         .map_or_else(|read| usize::try_from(read).unwrap_or(0), |()| MAX_CODE);

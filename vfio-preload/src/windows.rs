@@ -73,11 +73,9 @@ impl Windows {
         self.read().iter().find(|window| window.range.contains(at)).cloned()
     }
 
-    /// Whether a window holds an address, as far as can be seen without waiting: in a child, another thread of its
-    /// parent's may have left the list locked.
-    pub(crate) fn seem_to_hold(&self, at: Vaddr) -> bool {
-        let list = self.list.try_read();
-        list.is_ok_and(|list| list.iter().any(|window| window.range.contains(at)))
+    /// The same without waiting: `None` as well while the list is being changed.
+    pub(crate) fn find_at_once(&self, at: Vaddr) -> Option<Window> {
+        self.list.try_read().ok()?.iter().find(|window| window.range.contains(at)).cloned()
     }
 
     /// The first window that shares an address with a range.

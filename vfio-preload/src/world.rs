@@ -100,7 +100,8 @@ impl World {
     pub(crate) fn tell_of_parents(at: Vaddr) {
         // SAFETY: as in `get`.
         let parents = unsafe { PARENTS.load(Ordering::Acquire).as_ref() };
-        if parents.is_some_and(|parents| parents.windows.seem_to_hold(at)) {
+        // Another thread of the parent's may have left the list locked.
+        if parents.is_some_and(|parents| parents.windows.find_at_once(at).is_some()) {
             PARENTS.store(ptr::null_mut(), Ordering::Release);
             say(format!(
                 "process {} touches at {at} a BAR that its parent mapped before the fork; open and map \
