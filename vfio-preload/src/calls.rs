@@ -30,13 +30,19 @@ pub(crate) type Answer = Result<i64, Errno>;
 /// The file system that VFIO's files are on, or 0 before it is known.
 static FILE_SYSTEM: AtomicU64 = AtomicU64::new(0);
 
-/// The identity of a descriptor's file, if it is on the file system of VFIO's files.
-fn identity(fd: RawFd) -> Option<FileId> {
+/// The file system that VFIO's files are on, as `st_dev` has it; of no file if there are none.
+pub(crate) fn file_system() -> u64 {
     let mut known = FILE_SYSTEM.load(Ordering::Relaxed);
     if known == 0 {
         known = rustix::fs::stat("/dev/vfio/vfio").map_or(u64::MAX, |stat| stat.st_dev);
         FILE_SYSTEM.store(known, Ordering::Relaxed);
     }
+    known
+}
+
+/// The identity of a descriptor's file, if it is on the file system of VFIO's files.
+fn identity(fd: RawFd) -> Option<FileId> {
+    let known = file_system();
     let stat = rustix::fs::fstat(borrow(fd)?).ok()?;
     (stat.st_dev == known).then_some((stat.st_dev, stat.st_ino))
 }
@@ -137,11 +143,16 @@ pub(crate) fn closing(fd: RawFd) {
         if let Some(tape) = &world.tape {
             tape.notes(world);
         }
+    } else if let Some(parents) = World::parents() {
+        parents.files.forget(fd);
     }
 }
 
 /// Notes that descriptors are about to be closed, from `first` to `last`.
 pub(crate) fn closing_all(first: RawFd, last: RawFd) {
+    if let Some(parents) = World::parents() {
+        parents.files.between(first, last).into_iter().for_each(|fd| parents.files.forget(fd));
+    }
     let Some(world) = World::get().filter(|world| world.is_here()) else { return };
     let _inside = inside::enter();
     for fd in world.files.between(first, last) {
@@ -152,6 +163,7 @@ pub(crate) fn closing_all(first: RawFd, last: RawFd) {
 /// Notes that `to` is open on what `from` is open on.
 pub(crate) fn duplicated(from: RawFd, to: RawFd) {
     let concerns = |world: &World| world.files.has(from) || world.files.has(to);
+    World::inheriting(from);
     if let Some(world) = World::get().filter(|world| from != to && concerns(world))
         && world.is_here()
     {
@@ -163,7 +175,10 @@ pub(crate) fn duplicated(from: RawFd, to: RawFd) {
 /// The world and a descriptor's file, if it is ours; the thread is inside for as long as it holds the third.
 #[inline]
 pub(crate) fn ours(fd: RawFd) -> Option<(&'static World, Arc<File>, Inside)> {
-    let world = World::get().filter(|world| world.files.has(fd))?;
+    let world = match World::get() {
+        Some(world) if world.files.has(fd) => world,
+        _ => World::inheriting(fd)?,
+    };
     let inside = inside::enter();
     world.files.get(fd).map(|file| (world, file, inside))
 }
@@ -174,7 +189,7 @@ pub(crate) fn checked(fd: RawFd) -> Option<(&'static World, Arc<File>, Inside)> 
     let (world, file, inside) = ours(fd)?;
     let still = match &*file {
         File::Device(opened) if opened.cdev().is_none() => opened.is_file(borrow(fd)?),
-        File::Kvm(_) => true,
+        File::Kvm(_) | File::Inherited(_) => true,
         _ => identity(fd).is_some(),
     };
     if !still {
@@ -222,6 +237,7 @@ pub(crate) fn ioctl(fd: RawFd, command: u64, arg: u64) -> Option<Answer> {
         File::Group(name, group) => group_ioctl(world, name, group, command, arg),
         File::Device(opened) => device_ioctl(world, opened, command, arg),
         File::Kvm(device) => device.ioctl(world, command, arg),
+        File::Inherited(_) => Err(refuse_inherited(fd)),
     })
 }
 
@@ -301,7 +317,9 @@ fn target(world: &World, fd: RawFd) -> FdTarget {
     match world.files.get(fd).as_deref() {
         Some(File::Container(_, container)) => FdTarget::Container(container.clone()),
         Some(File::Iommufd(_, iommufd)) => FdTarget::Iommufd(iommufd.clone()),
-        Some(File::Group(..) | File::Device(_) | File::Kvm(_)) => FdTarget::Other,
+        Some(File::Group(..) | File::Device(_) | File::Kvm(_) | File::Inherited(_)) => {
+            FdTarget::Other
+        }
         None if check_open(fd).is_ok() => FdTarget::Other,
         None => FdTarget::Closed,
     }
@@ -318,6 +336,7 @@ fn device_ioctl(world: &World, opened: &Opened, command: u32, arg: u64) -> Answe
         }
         None => {}
     }
+    let eventfd = |fd| eventfd(world.descriptors.as_ref(), fd);
     let answer = opened.device().ioctl(&world.process, command, arg, eventfd);
     // A kernel may know it.
     if let Err(DeviceIoctlError::UnknownCommand { .. }) = &answer {
@@ -375,13 +394,14 @@ pub(crate) fn copy(fd: RawFd) -> Result<Kept, Errno> {
     own::copy(open).map_err(|error| Errno(error.raw_os_error()))
 }
 
-/// The program's eventfd, kept open for as long as the device signals it.
-fn eventfd(fd: i32) -> Result<Listener, NotEventFd> {
+/// The program's eventfd, kept open for as long as the device signals it. What a descriptor is, `/proc/self/fd` says;
+/// without it the program is believed.
+fn eventfd(descriptors: Option<&Kept>, fd: i32) -> Result<Listener, NotEventFd> {
     let copy = copy(fd).map_err(|_| NotEventFd::Closed)?;
-    let target = rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new());
-    match target.is_ok_and(|target| target.to_bytes() == b"anon_inode:[eventfd]") {
-        true => Ok(Listener::new(copy)),
-        false => Err(NotEventFd::Other),
+    let target = descriptors.map(|at| rustix::fs::readlinkat(at, fd.to_string(), Vec::new()));
+    match target {
+        Some(Ok(target)) if target.to_bytes() != b"anon_inode:[eventfd]" => Err(NotEventFd::Other),
+        _ => Ok(Listener::new(copy)),
     }
 }
 
@@ -397,6 +417,7 @@ pub(crate) fn device<'a>(
         File::Container(..) | File::Iommufd(..) => {
             Err(container_file_errno(world.vfio.kernel(), operation))
         }
+        File::Inherited(fd) => Err(refuse_inherited(*fd)),
         // The others' files have no operation for it.
         File::Group(..) | File::Kvm(_) => Err(match operation {
             FileOperation::Mmap => Errno::ENODEV,

@@ -21,6 +21,8 @@ pub(crate) enum File {
     Group(Name, OpenGroup),
     Device(Arc<Opened>),
     Kvm(KvmDevice),
+    /// A file of the parent's, by its number.
+    Inherited(RawFd),
 }
 
 /// The program's descriptors.
@@ -71,6 +73,11 @@ impl Files {
         };
         // Closed without the lock: closing a container takes a while.
         drop(before);
+    }
+
+    /// Forgets a descriptor without its file, whose lock may never open: a child has it from its parent.
+    pub(crate) fn forget(&self, fd: RawFd) {
+        self.ours.set(fd, false);
     }
 
     /// The descriptors of ours between two, inclusive.

@@ -11,11 +11,14 @@
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 
 use vfio_type1::Errno;
+use vfio_type1::abi::FileOperation;
 
 use crate::calls::{self, Answer};
+use crate::files::File;
 use crate::mapping::{self, MapRequest};
-use crate::say::say_once;
-use crate::{kvm, next, own, start, transfer, trap};
+use crate::say::{self, say_once};
+use crate::world::World;
+use crate::{inside, kvm, limits, next, own, signals, start, stat, transfer};
 
 /// Leaves an errno for the program.
 fn set_errno(errno: Errno) {
@@ -106,16 +109,20 @@ unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
         return -1;
     }
     calls::closing(fd);
+    say::closing(&(fd..=fd));
     // SAFETY: as libc's.
     unsafe { next::close(fd) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-    const CLOEXEC: c_int = 4;
+    /// Only gives a thread a table of descriptors of its own before.
+    const UNSHARE: c_int = 2;
     let end = |fd: c_uint| c_int::try_from(fd).unwrap_or(c_int::MAX);
-    if flags & CLOEXEC == 0 && first <= last {
+    // With any other flag nothing is closed.
+    if flags & !UNSHARE == 0 && first <= last {
         calls::closing_all(end(first), end(last));
+        say::closing(&(end(first)..=end(last)));
         for (first, last) in own::others(end(first), end(last)) {
             let (first, last) = (first.unsigned_abs(), last.unsigned_abs());
             // SAFETY: as libc's.
@@ -139,6 +146,7 @@ unsafe extern "C-unwind" fn closefrom(first: c_int) {
 /// What to return for a copy of a descriptor.
 fn duplicated(from: c_int, to: c_int) -> c_int {
     if to >= 0 {
+        say::copied(to);
         calls::duplicated(from, to);
     }
     to
@@ -274,7 +282,7 @@ unsafe extern "C-unwind" fn write(fd: c_int, from: *const c_void, bytes: usize) 
 }
 
 macro_rules! vectors {
-    ($($name:ident($transfer:ident $(, $argument:ident: $type:ty)*) at $offset:expr;)*) => {$(
+    ($($name:ident($transfer:ident $(, $argument:ident: $type:ty)*) at $offset:expr $(, if $flags:ident)?;)*) => {$(
         #[unsafe(no_mangle)]
         unsafe extern "C-unwind" fn $name(
             fd: c_int, list: *const libc::iovec, count: c_int $(, $argument: $type)*
@@ -283,6 +291,11 @@ macro_rules! vectors {
                 // SAFETY: as libc's.
                 return unsafe { next::$name(fd, list, count $(, $argument)*) };
             };
+            $(
+                if let Err(errno) = plain(world, &file, $flags) {
+                    return size(Err(errno));
+                }
+            )?
             size(transfer::at(world, &file, $offset, |offset| {
                 let list = address(list.cast());
                 transfer::in_pieces(world, list, count, offset, |at, bytes, offset| {
@@ -298,6 +311,13 @@ fn given(offset: i64) -> Option<i64> {
     Some(offset).filter(|offset| *offset != -1)
 }
 
+/// That a transfer has no flags, but for one that asks for speed: a device's files know no others
+/// (`do_loop_readv_writev`).
+fn plain(world: &World, file: &File, flags: c_int) -> Result<(), Errno> {
+    calls::device(world, file, FileOperation::ReadOrWrite)?;
+    if flags & !libc::RWF_HIPRI == 0 { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+}
+
 vectors! {
     readv(read) at None;
     writev(write) at None;
@@ -305,10 +325,10 @@ vectors! {
     preadv64(read, offset: i64) at Some(offset);
     pwritev(write, offset: i64) at Some(offset);
     pwritev64(write, offset: i64) at Some(offset);
-    preadv2(read, offset: i64, flags: c_int) at given(offset);
-    preadv64v2(read, offset: i64, flags: c_int) at given(offset);
-    pwritev2(write, offset: i64, flags: c_int) at given(offset);
-    pwritev64v2(write, offset: i64, flags: c_int) at given(offset);
+    preadv2(read, offset: i64, flags: c_int) at given(offset), if flags;
+    preadv64v2(read, offset: i64, flags: c_int) at given(offset), if flags;
+    pwritev2(write, offset: i64, flags: c_int) at given(offset), if flags;
+    pwritev64v2(write, offset: i64, flags: c_int) at given(offset), if flags;
 }
 
 macro_rules! seeks {
@@ -386,13 +406,27 @@ unsafe extern "C-unwind" fn mremap(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int {
+unsafe extern "C-unwind" fn madvise(at: *mut c_void, bytes: usize, advice: c_int) -> c_int {
+    // SAFETY: as libc's.
+    let result = unsafe { next::madvise(at, bytes, advice) };
+    if result == 0 {
+        mapping::advised(address(at), bytes, advice);
+    }
+    result
+}
+
+/// Changes the protection of a range: of registers here, of all else by `protect`.
+fn protect_around(
+    at: *mut c_void,
+    bytes: usize,
+    prot: c_int,
+    protect: impl Fn(*mut c_void, usize) -> c_int,
+) -> c_int {
     #![expect(clippy::cast_possible_truncation, reason = "targets have 64 bits")]
     let (mut from, mut left) = (at, bytes);
     for registers in mapping::protected(address(at), bytes, prot) {
         let before = (registers.first().0 - address(from)) as usize;
-        // SAFETY: as libc's.
-        if before > 0 && unsafe { next::mprotect(from, before, prot) } != 0 {
+        if before > 0 && protect(from, before) != 0 {
             return -1;
         }
         let past = before + (registers.last().0 - registers.first().0) as usize + 1;
@@ -400,54 +434,29 @@ unsafe extern "C-unwind" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int)
     }
     match left {
         0 if bytes > 0 => 0,
-        // SAFETY: as libc's.
-        _ => unsafe { next::mprotect(from, left, prot) },
+        _ => protect(from, left),
     }
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn sigaction(
-    signal: c_int,
-    new: *const libc::sigaction,
-    old: *mut libc::sigaction,
+unsafe extern "C-unwind" fn mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int {
+    // SAFETY: as libc's.
+    protect_around(at, bytes, prot, |at, bytes| unsafe { next::mprotect(at, bytes, prot) })
+}
+
+/// Keys are not for registers: their pages stay without access.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn pkey_mprotect(
+    at: *mut c_void,
+    bytes: usize,
+    prot: c_int,
+    key: c_int,
 ) -> c_int {
-    // SAFETY: the pointers are null or those of what they say, as libc's.
-    unsafe { trap::set_action(signal, new, old) }
+    // SAFETY: as libc's.
+    protect_around(at, bytes, prot, |at, bytes| unsafe {
+        next::pkey_mprotect(at, bytes, prot, key)
+    })
 }
-
-macro_rules! signals {
-    ($($name:ident: $flags:expr;)*) => {$(
-        #[unsafe(no_mangle)]
-        unsafe extern "C-unwind" fn $name(signal: c_int, handler: usize) -> usize {
-            // SAFETY: as libc's.
-            trap::set_handler(signal, handler, $flags).unwrap_or_else(|| unsafe { next::$name(signal, handler) })
-        }
-    )*};
-}
-
-signals! {
-    signal: libc::SA_RESTART;
-    // What `signal` is in programs that are compiled for System V, or for C alone.
-    __sysv_signal: libc::SA_RESETHAND;
-    sysv_signal: libc::SA_RESETHAND;
-}
-
-macro_rules! masks {
-    ($($name:ident)*) => {$(
-        #[unsafe(no_mangle)]
-        unsafe extern "C-unwind" fn $name(
-            how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t,
-        ) -> c_int {
-            // SAFETY: a set is there or the pointer is null, as libc's.
-            let open = unsafe { set.as_ref() }.filter(|_| how != libc::SIG_UNBLOCK).map(trap::kept_open);
-            let set = open.as_ref().map_or(set, std::ptr::from_ref);
-            // SAFETY: as libc's.
-            unsafe { next::$name(how, set, old) }
-        }
-    )*};
-}
-
-masks! { sigprocmask pthread_sigmask }
 
 /// `fclose` closes its descriptor without `close`.
 #[unsafe(no_mangle)]
@@ -469,6 +478,13 @@ unsafe extern "C-unwind" fn syscall(
     e: usize,
     f: usize,
 ) -> c_long {
+    // SAFETY: as the system call's.
+    let first = || unsafe { system_call(number, [a, b, c, d, e, f]) };
+    // SAFETY: likewise.
+    inside::system_call(first, || unsafe { next::syscall(number, a, b, c, d, e, f) })
+}
+
+unsafe fn system_call(number: c_long, [a, b, c, d, e, f]: [usize; 6]) -> c_long {
     #![expect(
         clippy::cast_possible_truncation,
         clippy::cast_possible_wrap,
@@ -494,6 +510,10 @@ unsafe extern "C-unwind" fn syscall(
             libc::SYS_lseek => lseek(a as c_int, b as i64, c as c_int),
             libc::SYS_fcntl => c_long::from(fcntl(a as c_int, b as c_int, c)),
             libc::SYS_mprotect => c_long::from(mprotect(at(a), b, c as c_int)),
+            libc::SYS_pkey_mprotect => {
+                c_long::from(pkey_mprotect(at(a), b, c as c_int, d as c_int))
+            }
+            libc::SYS_madvise => c_long::from(madvise(at(a), b, c as c_int)),
             libc::SYS_mremap => {
                 mremap(at(a), b, c, d as c_int, at(e)).expose_provenance() as c_long
             }
@@ -504,10 +524,27 @@ unsafe extern "C-unwind" fn syscall(
                 mapped.expose_provenance() as c_long
             }
             libc::SYS_munmap => c_long::from(munmap(at(a), b)),
-            libc::SYS_fork => start::forking(next::syscall(number, a, b, c, d, e, f)),
-            libc::SYS_clone if a & libc::CLONE_VM as usize == 0 => {
-                start::forking(next::syscall(number, a, b, c, d, e, f))
+            libc::SYS_stat => c_long::from(stat::stat(path(a), at(b).cast())),
+            libc::SYS_lstat => c_long::from(stat::lstat(path(a), at(b).cast())),
+            libc::SYS_fstat => c_long::from(stat::fstat(a as c_int, at(b).cast())),
+            libc::SYS_newfstatat => {
+                c_long::from(stat::fstatat(a as c_int, path(b), at(c).cast(), d as c_int))
             }
+            libc::SYS_statx => {
+                let (flags, mask) = (c as c_int, d as c_uint);
+                c_long::from(stat::statx(a as c_int, path(b), flags, mask, at(e).cast()))
+            }
+            libc::SYS_rt_sigprocmask => signals::set_mask(a as c_int, b, c, d),
+            libc::SYS_setrlimit => c_long::from(limits::setrlimit(a as c_uint, at(b).cast())),
+            libc::SYS_prlimit64 => {
+                let (process, resource) = (a as c_int, b as c_uint);
+                c_long::from(limits::prlimit(process, resource, at(c).cast(), at(d).cast()))
+            }
+            libc::SYS_fork => start::forking(|| next::syscall(number, a, b, c, d, e, f)),
+            libc::SYS_clone if start::has_memory(a as u64) => {
+                start::forking(|| next::syscall(number, a, b, c, d, e, f))
+            }
+            libc::SYS_clone3 => start::clone3(a, b),
             _ => next::syscall(number, a, b, c, d, e, f),
         }
     }

@@ -43,6 +43,7 @@ impl Mark {
 
 thread_local! {
     static LIBRARY: Mark = const { Mark::new() };
+    static SYSTEM_CALL: Mark = const { Mark::new() };
 }
 
 /// A thread's stay in the library.
@@ -65,6 +66,18 @@ impl Drop for Inside {
 /// Whether this thread was in the library when it was interrupted, with its stack down to `stack`.
 pub(crate) fn was_interrupted(stack: u64) -> bool {
     LIBRARY.try_with(|library| library.holds(stack)).unwrap_or(false)
+}
+
+/// Does what a system call of the program's is to do here; `again` if this is part of that already: the function
+/// that ours goes on to may be another library's, which makes the same call.
+pub(crate) fn system_call<T>(first: impl FnOnce() -> T, again: impl FnOnce() -> T) -> T {
+    let here = 0_u8;
+    let here = black_box(&raw const here).addr() as u64;
+    let begin = |call: &Mark| (!call.holds(here)).then(|| call.begin());
+    let Some(before) = SYSTEM_CALL.try_with(begin).unwrap_or(None) else { return again() };
+    let result = first();
+    let _ = SYSTEM_CALL.try_with(|call| call.end(before));
+    result
 }
 
 #[cfg(test)]

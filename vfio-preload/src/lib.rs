@@ -29,7 +29,9 @@
 //! - `context`: the registers of the thread that executes it;
 //! - `step`: the instruction executed on memory instead, where it is not carried out;
 //! - `trap`: the signals that it raises, and the program's own handlers of them;
-//! - `next`, `hooks`: libc's functions, and those that stand in front of them.
+//! - `next`, `hooks`: libc's functions, and those that stand in front of them;
+//! - `signals`, `stat`, `limits`: those that set handlers; that say what kind of file a path leads to; that set
+//!   limits.
 //!
 //! A process has a world of its own; a child has none until it opens files itself.
 //! Nothing here may be changed by an unexpected call: what is not ours goes on to libc as it came.
@@ -46,13 +48,16 @@ mod heap;
 mod hooks;
 mod inside;
 mod kvm;
+mod limits;
 mod mapping;
 mod memory;
 mod next;
 mod opened;
 mod own;
 mod say;
+mod signals;
 mod start;
+mod stat;
 mod step;
 mod tape;
 mod transfer;

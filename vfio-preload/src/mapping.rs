@@ -77,8 +77,49 @@ pub(crate) fn unmapped(at: u64, bytes: usize) {
             tape.gone(&range);
         }
         // A device that this closes is told here, after the list has been let go of.
-        drop(world.windows.remove(&range));
+        let closed = world.windows.remove(&range);
+        if closed.is_empty() {
+            return;
+        }
+        drop(closed);
+        // What a container lost with its last device.
+        if let Some(tape) = &world.tape {
+            tape.notes(world);
+        }
     }
+}
+
+/// Notes that other pages are in the place of those that `madvise` has given back. Nobody but a recording
+/// needs to know.
+pub(crate) fn advised(at: u64, bytes: usize, advice: i32) {
+    let Some(world) = World::get() else { return };
+    let Some(tape) = &world.tape else { return };
+    let _inside = inside::enter();
+    let bytes = (bytes as u64).checked_next_multiple_of(PAGE).unwrap_or(0);
+    let range = VaddrRange::from_size(Vaddr(at), bytes).ok().filter(|range| tape.knows(range));
+    let replaced = match (range, advice) {
+        (Some(range), libc::MADV_FREE | libc::MADV_REMOVE) => vec![range],
+        // Of shared memory the same pages come back.
+        (Some(range), libc::MADV_DONTNEED | libc::MADV_DONTNEED_LOCKED) => private_parts(&range),
+        _ => return,
+    };
+    for part in replaced {
+        world.memory.record(part, MemoryChange::Replaced);
+        tape.gone(&part);
+    }
+}
+
+/// What private mappings have in a range, as `/proc/self/maps` lists them.
+fn private_parts(range: &VaddrRange) -> Vec<VaddrRange> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let part = |line: &str| {
+        let (addresses, rest) = line.split_once(' ')?;
+        let (first, end) = addresses.split_once('-')?;
+        let [first, end] = [first, end].map(|at| u64::from_str_radix(at, 16).ok());
+        let mapping = VaddrRange::new(Vaddr(first?), Vaddr(end?.checked_sub(1)?))?;
+        mapping.intersection(range).filter(|_| rest.as_bytes().get(3) == Some(&b'p'))
+    };
+    maps.lines().filter_map(part).collect()
 }
 
 /// Whether `mremap` would make a mapping of a device longer, which the kernel refuses (EFAULT).

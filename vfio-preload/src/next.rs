@@ -37,6 +37,7 @@ macro_rules! next {
     ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         $(
             /// libc's.
+            #[allow(non_snake_case, reason = "libc has its own names")]
             #[allow(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
@@ -103,13 +104,58 @@ next! {
     mmap64(at: *mut c_void, bytes: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
     munmap(at: *mut c_void, bytes: usize) -> c_int;
     mremap(at: *mut c_void, bytes: usize, new: usize, flags: c_int, to: *mut c_void) -> *mut c_void;
+    madvise(at: *mut c_void, bytes: usize, advice: c_int) -> c_int;
     mprotect(at: *mut c_void, bytes: usize, prot: c_int) -> c_int;
+    pkey_mprotect(at: *mut c_void, bytes: usize, prot: c_int, key: c_int) -> c_int;
     sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
     signal(signal: c_int, handler: usize) -> usize;
+    bsd_signal(signal: c_int, handler: usize) -> usize;
+    ssignal(signal: c_int, handler: usize) -> usize;
+    sigset(signal: c_int, handler: usize) -> usize;
     fclose(stream: *mut libc::FILE) -> c_int;
     __sysv_signal(signal: c_int, handler: usize) -> usize;
     sysv_signal(signal: c_int, handler: usize) -> usize;
     sigprocmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int;
     pthread_sigmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int;
+    _Fork() -> c_int;
+    clone(
+        function: Option<unsafe extern "C-unwind" fn(*mut c_void) -> c_int>,
+        stack: *mut c_void,
+        flags: c_int,
+        argument: *mut c_void,
+        parent_id: *mut c_void,
+        tls: *mut c_void,
+        child_id: *mut c_void
+    ) -> c_int;
+    __clone(
+        function: Option<unsafe extern "C-unwind" fn(*mut c_void) -> c_int>,
+        stack: *mut c_void,
+        flags: c_int,
+        argument: *mut c_void,
+        parent_id: *mut c_void,
+        tls: *mut c_void,
+        child_id: *mut c_void
+    ) -> c_int;
+    setrlimit(resource: c_uint, new: *const libc::rlimit) -> c_int;
+    setrlimit64(resource: c_uint, new: *const libc::rlimit) -> c_int;
+    prlimit(process: c_int, resource: c_uint, new: *const libc::rlimit, old: *mut libc::rlimit) -> c_int;
+    prlimit64(process: c_int, resource: c_uint, new: *const libc::rlimit, old: *mut libc::rlimit) -> c_int;
+    stat(path: *const c_char, into: *mut libc::stat) -> c_int;
+    stat64(path: *const c_char, into: *mut libc::stat) -> c_int;
+    lstat(path: *const c_char, into: *mut libc::stat) -> c_int;
+    lstat64(path: *const c_char, into: *mut libc::stat) -> c_int;
+    fstat(fd: c_int, into: *mut libc::stat) -> c_int;
+    fstat64(fd: c_int, into: *mut libc::stat) -> c_int;
+    fstatat(at: c_int, path: *const c_char, into: *mut libc::stat, flags: c_int) -> c_int;
+    fstatat64(at: c_int, path: *const c_char, into: *mut libc::stat, flags: c_int) -> c_int;
+    statx(at: c_int, path: *const c_char, flags: c_int, mask: c_uint, into: *mut libc::statx) -> c_int;
+    __xstat(version: c_int, path: *const c_char, into: *mut libc::stat) -> c_int;
+    __xstat64(version: c_int, path: *const c_char, into: *mut libc::stat) -> c_int;
+    __lxstat(version: c_int, path: *const c_char, into: *mut libc::stat) -> c_int;
+    __lxstat64(version: c_int, path: *const c_char, into: *mut libc::stat) -> c_int;
+    __fxstat(version: c_int, fd: c_int, into: *mut libc::stat) -> c_int;
+    __fxstat64(version: c_int, fd: c_int, into: *mut libc::stat) -> c_int;
+    __fxstatat(version: c_int, at: c_int, path: *const c_char, into: *mut libc::stat, flags: c_int) -> c_int;
+    __fxstatat64(version: c_int, at: c_int, path: *const c_char, into: *mut libc::stat, flags: c_int) -> c_int;
     syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long;
 }

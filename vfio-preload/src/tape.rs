@@ -154,7 +154,13 @@ impl Tape {
         }
     }
 
-    /// Memory is about to go.
+    /// Whether the lines so far describe memory in a range.
+    pub(crate) fn knows(&self, range: &VaddrRange) -> bool {
+        let end = range.last().0.saturating_add(1);
+        !covers(&self.known(), range.first().0, end, None)
+    }
+
+    /// Memory is about to go, or other pages are in its place.
     pub(crate) fn gone(&self, range: &VaddrRange) {
         let first = range.first().0;
         if let Some(end) = range.last().0.checked_add(1) {

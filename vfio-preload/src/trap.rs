@@ -226,7 +226,11 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
         libc::SIGTRAP => step::finish(&mut thread),
         _ => {
             step::give_up(&mut thread);
-            touched(&mut thread, at, Vaddr(fault))
+            let handled = touched(&mut thread, at, Vaddr(fault));
+            if handled.is_none() {
+                World::tell_of_parents(Vaddr(fault));
+            }
+            handled
         }
     };
     // SAFETY: as above.

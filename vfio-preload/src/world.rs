@@ -5,23 +5,26 @@
 //! inherited stays its parent's.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Resource, getpid, getrlimit};
 use vfio_sim::device::Pace;
 use vfio_sim::host::Host;
 use vfio_sim::render::cdevs;
 use vfio_sim::run::line::Line;
 use vfio_sim::run::{SETTINGS_FILE, Settings, SettingsError};
-use vfio_type1::{Errno, GroupId, Process, Vfio};
+use vfio_type1::{Errno, GroupId, Process, Vaddr, Vfio};
 
 use crate::calls::Answer;
-use crate::files::Files;
+use crate::files::{File, Files};
 use crate::memory::ProcessMemory;
 use crate::opened::Slot;
+use crate::own::{self, Kept};
 use crate::say::say;
 use crate::tape::Tape;
 use crate::windows::Windows;
@@ -55,6 +58,8 @@ pub(crate) struct World {
     limit: AtomicU64,
     pub(crate) windows: Arc<Windows>,
     pub(crate) files: Files,
+    /// The directory `/proc/self/fd`, which may be out of reach later; `None` if it is now.
+    pub(crate) descriptors: Option<Kept>,
     /// The recording, if one is wanted.
     pub(crate) tape: Option<Tape>,
     nodes: HashMap<FileId, Node>,
@@ -62,6 +67,9 @@ pub(crate) struct World {
 }
 
 static WORLD: AtomicPtr<World> = AtomicPtr::new(ptr::null_mut());
+
+/// The parent's, in a child, until it has been told that it touches what is its parent's.
+static PARENTS: AtomicPtr<World> = AtomicPtr::new(ptr::null_mut());
 
 impl World {
     /// The world, if it has been made.
@@ -86,7 +94,45 @@ impl World {
     /// Forgets the world, in a child that has just been made by `fork`: other threads may have left locks
     /// behind that nobody will ever open.
     pub(crate) fn forget() {
-        WORLD.store(ptr::null_mut(), Ordering::Release);
+        let world = WORLD.swap(ptr::null_mut(), Ordering::AcqRel);
+        if !world.is_null() {
+            PARENTS.store(world, Ordering::Release);
+        }
+    }
+
+    /// The parent's, if it had one.
+    #[expect(unsafe_code, reason = "a world is never freed")]
+    pub(crate) fn parents() -> Option<&'static Self> {
+        // SAFETY: as in `get`.
+        unsafe { PARENTS.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The world, if a descriptor is one of the parent's. It knows all of those from then on.
+    #[cold]
+    pub(crate) fn inheriting(fd: RawFd) -> Option<&'static Self> {
+        let parents = Self::parents().filter(|parents| parents.files.has(fd))?;
+        let world = Self::get_or_make()?;
+        for fd in parents.files.between(0, RawFd::MAX) {
+            parents.files.forget(fd);
+            if !world.files.has(fd) {
+                world.files.set(fd, Some(Arc::new(File::Inherited(fd))));
+            }
+        }
+        Some(world)
+    }
+
+    /// Says, once, that the program has touched a BAR which its parent has mapped, if it has.
+    pub(crate) fn tell_of_parents(at: Vaddr) {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        // Another thread of the parent's may have left the list locked.
+        let touched = |parents: &Self| parents.windows.find_at_once(at).is_some();
+        if Self::parents().is_some_and(touched) && !SAID.swap(true, Ordering::Relaxed) {
+            say(format!(
+                "process {} touches at {at} a BAR that its parent mapped before the fork; open and map \
+                 the device in the process that uses it",
+                std::process::id()
+            ));
+        }
     }
 
     /// Whether devices have nodes of their own, as from 6.6 on.
@@ -107,10 +153,21 @@ impl World {
         let process = Process::new(Arc::clone(&memory) as Arc<_>);
         process.set_cap_ipc_lock(settings.ipc_lock);
         let nodes = nodes(&host, &vfio);
+        let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let descriptors = rustix::fs::open("/proc/self/fd", directory, Mode::empty());
+        let descriptors = descriptors.and_then(own::copy).ok();
         let (files, slots) = (Files::default(), Mutex::default());
         let tape = settings.traces.as_ref().and_then(|directory| {
             let started = Tape::start(directory);
-            started.map_err(|error| say(format!("{}: {error}", directory.display()))).ok()
+            let problem = |error| {
+                let directory = directory.display();
+                say(format!(
+                    "process {} is not recorded: {directory}: {error}; if it has given up privileges, let it open \
+                     VFIO's files before",
+                    std::process::id()
+                ));
+            };
+            started.map_err(problem).ok()
         });
         vfio.set_watch(tape.is_some());
         let limit = AtomicU64::new(u64::MAX);
@@ -127,6 +184,7 @@ impl World {
             tape,
             nodes,
             slots,
+            descriptors,
         };
         if !world.settings.ipc_lock {
             world.note(Line::DropIpcLock, Ok(0));

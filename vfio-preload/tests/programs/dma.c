@@ -137,7 +137,39 @@ static void interrupts_are_eventfds(void) {
     CHECK_FAILS(set_interrupt(vfio.device, 0, 500), EBADF);
 }
 
+// That two pages may be locked, or are more than the limit lets be.
+static void two_pages(int fit) {
+    char *pages = memory(2 * PAGE, PROT_READ | PROT_WRITE);
+    if (!fit) {
+        CHECK_FAILS(maps(pages, 2 * PAGE, READ_WRITE), ENOMEM);
+        return;
+    }
+    CHECK(!maps(pages, 2 * PAGE, READ_WRITE) && !unmap_dma(vfio.container, IOVA, 2 * PAGE));
+}
+
+static void a_limit_holds_once_it_is_set(void) {
+    open_engine();
+    struct rlimit high, low, before;
+    CHECK(!getrlimit(RLIMIT_MEMLOCK, &high));
+    high.rlim_cur = high.rlim_max;
+    low = high;
+    low.rlim_cur = PAGE;
+    two_pages(1);
+    CHECK(!setrlimit(RLIMIT_MEMLOCK, &low));
+    two_pages(0);
+    CHECK(!prlimit(0, RLIMIT_MEMLOCK, &high, &before) && before.rlim_cur == PAGE);
+    two_pages(1);
+    CHECK(!prlimit64(getpid(), RLIMIT_MEMLOCK, (struct rlimit64 *)&low, NULL));
+    two_pages(0);
+    CHECK(!setrlimit64(RLIMIT_MEMLOCK, (struct rlimit64 *)&high));
+    two_pages(1);
+    CHECK(!syscall(SYS_prlimit64, 0, RLIMIT_MEMLOCK, &low, NULL));
+    two_pages(0);
+    CHECK(!syscall(SYS_setrlimit, RLIMIT_MEMLOCK, &high));
+    two_pages(1);
+}
+
 CASES(CASE(memory_is_pinned_as_it_is_protected), CASE(memory_that_ends_half_way_is_refused),
       CASE(a_file_behind_its_end_is_refused), CASE(memory_that_went_is_a_fault_of_the_device),
       CASE(copies_of_any_length_arrive), CASE(registers_take_no_dma), CASE(a_peer_s_memory_takes_dma),
-      CASE(interrupts_are_eventfds))
+      CASE(interrupts_are_eventfds), CASE(a_limit_holds_once_it_is_set))

@@ -86,6 +86,16 @@ static void protection_is_changed(void) {
     CHECK(*(volatile uint32_t *)(bar + 8) == VERSION && writable(bar + 0xc));
 }
 
+static void protection_is_changed_with_a_key(void) {
+    volatile char *bar = map_registers();
+    CHECK(!pkey_mprotect((void *)bar, PAGE, PROT_READ, -1));
+    CHECK(*(volatile uint32_t *)(bar + 8) == VERSION && !writable(bar + 0xc) && writable(bar + PAGE));
+    CHECK(!syscall(SYS_pkey_mprotect, bar, 4 * PAGE, PROT_READ | PROT_WRITE, -1));
+    CHECK(*(volatile uint32_t *)(bar + 8) == VERSION && writable(bar + 0xc));
+    char *page = memory(PAGE, PROT_READ);
+    CHECK(!pkey_mprotect(page, PAGE, PROT_READ | PROT_WRITE, -1) && writable(page));
+}
+
 static void protection_is_changed_around(void) {
     device = open_device().device;
     char *place = memory(6 * PAGE, PROT_NONE);
@@ -206,6 +216,10 @@ static void pieces_are_read_and_written_in_order(void) {
     CHECK(preadv(device, pieces, 3, config) == 4);
     CHECK(vendor == 0x1b36 && id == 0x10f2);
     CHECK(preadv2(device, pieces, 3, config, 0) == 4);
+    CHECK(preadv2(device, pieces, 3, config, RWF_HIPRI) == 4);
+    CHECK_FAILS(preadv2(device, pieces, 3, config, RWF_NOWAIT), EOPNOTSUPP);
+    CHECK_FAILS(pwritev2(device, pieces, 3, config, RWF_DSYNC), EOPNOTSUPP);
+    CHECK_FAILS(preadv64v2(device, pieces, 3, config, 1 << 30), EOPNOTSUPP);
     uint32_t first = 1, second = 0;
     struct iovec words[] = {{&first, 4}, {&second, 4}};
     CHECK(pwritev(device, words, 2, bar + 0x24) == 8);
@@ -232,7 +246,7 @@ static void reading_goes_on_where_it_has_ended(void) {
 }
 
 CASES(CASE(a_part_is_unmapped), CASE(another_mapping_takes_the_place), CASE(a_mapping_is_moved),
-      CASE(protection_is_changed), CASE(protection_is_changed_around),
+      CASE(protection_is_changed), CASE(protection_is_changed_with_a_key), CASE(protection_is_changed_around),
       CASE(an_access_behind_a_mapping_is_a_fault), CASE(what_cannot_be_mapped),
       CASE(regions_are_mapped_as_they_say), CASE(regions_are_read_to_their_ends),
       CASE(addresses_without_memory), CASE(pieces_are_read_and_written_in_order),

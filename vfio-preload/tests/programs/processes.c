@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 // Children: what they inherit stays the parent's, and they may open files themselves.
 #include "client.h"
+#include <dlfcn.h>
+#include <sched.h>
 
 // Runs a part of a case in a child, which must end well.
 static void in_child(void (*part)(void)) {
@@ -28,12 +30,20 @@ static void copies(void) {
 }
 
 static void asks(void) {
+    uint32_t word = 7;
     CHECK_FAILS(ioctl(inherited.container, VFIO_GET_API_VERSION), EIO);
+    CHECK_FAILS(ioctl(inherited.device, VFIO_DEVICE_RESET), EIO);
+    CHECK_FAILS(pread(inherited.device, &word, 4, 7L << 40), EIO);
+    CHECK_FAILS(pwrite(dup(inherited.device), &word, 4, 7L << 40), EIO);
+    CHECK_FAILS(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, inherited.device, 0), EIO);
+    int number = dup(inherited.device);
+    CHECK(!close(number) && open("/dev/null", O_RDWR) == number);
+    CHECK(write(number, &word, 4) == 4);
     CHECK_FAILS(ioctl(inherited.group, VFIO_GROUP_UNSET_CONTAINER), EIO);
 }
 
 static void inherited_files_are_refused(void) {
-    inherited = open_group();
+    inherited = open_device();
     in_child(asks);
     CHECK(ioctl(inherited.container, VFIO_GET_API_VERSION) == VFIO_API_VERSION);
 }
@@ -73,21 +83,49 @@ static void children_open_files_themselves(void) {
     copies();
 }
 
-static void children_made_without_libc_are_like_others(void) {
-    open_device();
-    const long ways[][2] = {{SYS_fork, 0}, {SYS_clone, SIGCHLD}};
-    for (int i = 0; i < 2; i++) {
-        long child = syscall(ways[i][0], ways[i][1], 0, 0, 0, 0);
+// Has a host of its own: what it has inherited is its parent's.
+static int begins_anew(void *argument) {
+    CHECK(argument == &inherited);
+    asks();
+    int container = open("/dev/vfio/vfio", O_RDWR);
+    CHECK(ioctl(container, VFIO_GET_API_VERSION) == VFIO_API_VERSION);
+    finds_the_group_busy();
+    return 0;
+}
+
+static long by_fork(void) { return syscall(SYS_fork); }
+static long by_clone(void) { return syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); }
+
+static long by_clone3(void) {
+    const uint64_t arguments[8] = {[4] = SIGCHLD};
+    return syscall(SYS_clone3, arguments, sizeof arguments);
+}
+
+static long by_libc_without_handlers(void) {
+    pid_t (*fork_alone)(void) = (pid_t(*)(void))dlsym(RTLD_DEFAULT, "_Fork");
+    // Older ones have none.
+    return fork_alone ? fork_alone() : by_fork();
+}
+
+static long with_a_stack(void) {
+    static char stack[1 << 20] __attribute__((aligned(16)));
+    return clone(begins_anew, stack + sizeof stack, SIGCHLD, &inherited);
+}
+
+static void children_that_libc_does_not_tell_of_are_like_others(void) {
+    inherited = open_device();
+    long (*const ways[])(void) = {by_fork, by_clone, by_clone3, by_libc_without_handlers, with_a_stack};
+    for (int i = 0; i < 5; i++) {
+        long child = ways[i]();
         CHECK(child >= 0);
         if (!child) {
-            int container = open("/dev/vfio/vfio", O_RDWR);
-            CHECK(ioctl(container, VFIO_GET_API_VERSION) == VFIO_API_VERSION);
-            finds_the_group_busy();
+            begins_anew(&inherited);
             _exit(0);
         }
         int status;
         CHECK(waitpid((pid_t)child, &status, 0) == child && !status);
     }
+    CHECK(ioctl(inherited.container, VFIO_GET_API_VERSION) == VFIO_API_VERSION);
 }
 
 static void a_fork_in_the_middle_leaves_the_parent_its_device(void) {
@@ -163,6 +201,7 @@ static void a_group_waits_for_all_who_have_it(void) {
 }
 
 CASES(CASE(inherited_files_are_refused), CASE(a_group_is_opened_by_one_process),
-      CASE(a_child_may_close_what_it_inherits), CASE(children_open_files_themselves), CASE(children_made_without_libc_are_like_others),
+      CASE(a_child_may_close_what_it_inherits), CASE(children_open_files_themselves), 
+      CASE(children_that_libc_does_not_tell_of_are_like_others),
       CASE(a_fork_in_the_middle_leaves_the_parent_its_device), CASE(a_program_is_executed),
       CASE(a_child_that_borrows_the_memory_closes_nothing), CASE(a_group_waits_for_all_who_have_it))

@@ -92,6 +92,70 @@ static void a_handler_as_of_system_v(void) {
     engine_answers();
 }
 
+// Not declared any more, or not without a warning; but there.
+extern __sighandler_t old_bsd_signal(int, __sighandler_t) __asm__("bsd_signal");
+extern __sighandler_t old_ssignal(int, __sighandler_t) __asm__("ssignal");
+extern __sighandler_t old_sigset(int, __sighandler_t) __asm__("sigset");
+
+static void handlers_of_other_names(void) {
+    open_engine();
+    __sighandler_t (*const ways[])(int, __sighandler_t) = {old_bsd_signal, old_ssignal, old_sigset};
+    for (int i = 0; i < 3; i++) {
+        CHECK(ways[i](SIGSEGV, on_fault_plain) == SIG_DFL);
+        engine_answers();
+        caught = 0;
+        if (!sigsetjmp(before, 1))
+            *nowhere = 1;
+        CHECK(caught == SIGSEGV);
+        CHECK(ways[i](SIGSEGV, SIG_DFL) == on_fault_plain);
+        engine_answers();
+    }
+}
+
+static int blocked(int signal) {
+    sigset_t mask;
+    CHECK(!pthread_sigmask(SIG_BLOCK, NULL, &mask));
+    return sigismember(&mask, signal);
+}
+
+static void signals_are_held(void) {
+    __sighandler_t const hold = (__sighandler_t)2;
+    open_engine();
+    CHECK(old_sigset(SIGSEGV, on_fault_plain) == SIG_DFL);
+    // Faults cannot be held.
+    CHECK(old_sigset(SIGSEGV, hold) == on_fault_plain && old_sigset(SIGSEGV, hold) == on_fault_plain);
+    engine_answers();
+    if (!sigsetjmp(before, 1))
+        *nowhere = 1;
+    CHECK(caught == SIGSEGV);
+    // All else can, a trap too.
+    const int others[] = {SIGTRAP, SIGUSR1};
+    for (int i = 0; i < 2; i++) {
+        CHECK(old_sigset(others[i], on_fault_plain) == SIG_DFL);
+        CHECK(old_sigset(others[i], hold) == on_fault_plain && blocked(others[i]));
+        CHECK(old_sigset(others[i], hold) == hold);
+        CHECK(old_sigset(others[i], on_fault_plain) == hold && !blocked(others[i]));
+    }
+    CHECK_FAILS(old_sigset(1000, hold), EINVAL);
+    engine_answers();
+}
+
+static void blocked_without_libc(void) {
+    open_engine();
+    sigset_t all, was;
+    sigfillset(&all);
+    sigemptyset(&was);
+    CHECK(!syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8));
+    engine_answers();
+    CHECK(!syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &was, 8) && sigismember(&was, SIGUSR1));
+    engine_answers();
+    CHECK(blocked(SIGUSR1) && blocked(SIGTRAP));
+    CHECK(!syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &all, NULL, 8) && !blocked(SIGUSR1));
+    CHECK_FAILS(syscall(SYS_rt_sigprocmask, SIG_BLOCK, nowhere, NULL, 8), EFAULT);
+    CHECK_FAILS(syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, NULL, 4), EINVAL);
+    CHECK(!syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &was, 8) && !sigismember(&was, SIGUSR1));
+}
+
 static void a_store_of_its_own_mistake_is_told_of(void) {
     struct vfio vfio = open_device();
     engine = map_engine(vfio.device);
@@ -323,7 +387,8 @@ static void a_handler_may_ask_for_its_own_faults(void) {
 
 CASES(CASE(a_handler_gets_the_program_s_own_faults), CASE(a_handler_set_before_the_device_is_opened),
       CASE(a_handler_without_information), CASE(a_handler_as_of_system_v),
-      CASE(a_store_of_its_own_mistake_is_told_of), CASE(the_default_ends_the_program),
+      CASE(handlers_of_other_names), CASE(signals_are_held),
+      CASE(blocked_without_libc), CASE(a_store_of_its_own_mistake_is_told_of), CASE(the_default_ends_the_program),
       CASE(ignoring_a_fault_ends_the_program), CASE(a_handler_for_once_lets_the_next_fault_end_the_program),
       CASE(a_thread_may_block_all_signals), CASE(blocked_from_the_beginning),
       CASE(a_handler_that_blocks_all_may_use_registers), CASE(signals_in_the_middle_of_accesses),

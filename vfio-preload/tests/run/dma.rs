@@ -2,6 +2,8 @@
 //! Promise: a device reaches the program's memory as it is when it does, and memory that is not there is a
 //! fault of the device, not the end of the program.
 
+use std::fs;
+
 use crate::said::run;
 use crate::{cases, tool};
 
@@ -25,4 +27,14 @@ fn a_peer_s_memory_takes_dma() {
     let peer = run.options(["--device", "peer,size=1M,bdf=0000:02:00.0"]);
     let arguments = ["PEER=0000:02:00.0".into(), program, "a_peer_s_memory_takes_dma".into()];
     peer.program("env", arguments).ok();
+}
+
+#[test]
+fn a_limit_holds_once_it_is_set() {
+    let (Some(program), Some(run)) = (tool::compiled("dma"), run("dma-engine")) else { return };
+    let place = tool::open_directory();
+    let there = place.path().join("dma");
+    fs::copy(program, &there).unwrap();
+    // Who runs it must not have the privilege that frees from the limit.
+    run.by_an_ordinary_user().program(there, ["a_limit_holds_once_it_is_set"]).ok();
 }

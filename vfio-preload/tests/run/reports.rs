@@ -37,10 +37,24 @@ fn memory_that_went_before_its_mapping() {
 }
 
 #[test]
+fn memory_that_was_given_back_before_its_mapping() {
+    let Some(mut said) = report("gives_memory_back_first") else { return };
+    for first in [0x10_0000, 0x20_0000, 0x30_0000, 0x40_0000] {
+        let last = first + 0xfff;
+        said =
+            said.complains(&format!("stale: the memory behind {first:#x}..{last:#x} went while"));
+    }
+    let said = said.ok().complains("replaced by other pages since");
+    assert!(!said.err.contains("unlike"), "{said:#?}");
+}
+
+#[test]
 fn memory_that_stays_is_not_stale() {
-    let Some(said) = report("makes_memory_longer") else { return };
-    let said = said.ok();
-    assert!(!said.err.contains("stale"), "{said:#?}");
+    for case in ["makes_memory_longer", "keeps_its_memory"] {
+        let Some(said) = report(case) else { return };
+        let said = said.ok();
+        assert!(!said.err.contains("stale"), "{said:#?}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::tool::{self, ADDRESS, skip, vfio_sim};
 const NOBODY: u32 = 65534;
 
 /// A run that is being put together.
+#[derive(Clone)]
 pub(crate) struct Run {
     tool: PathBuf,
     arguments: Vec<OsString>,

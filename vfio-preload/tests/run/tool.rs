@@ -100,6 +100,11 @@ pub(crate) fn compiled(name: &str) -> Option<PathBuf> {
     made(name, "c", &["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"])
 }
 
+/// A library of `tests/programs`, for `LD_PRELOAD`.
+pub(crate) fn library(name: &str) -> Option<PathBuf> {
+    made(name, "c", &["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"])
+}
+
 /// Code of `tests/programs` for a machine without an operating system, which puts it at an address.
 pub(crate) fn linked(name: &str, at: u32) -> Option<PathBuf> {
     let place = format!("-Wl,--oformat=binary,--build-id=none,-Ttext={at:#x}");

@@ -103,13 +103,35 @@ pub fn cdevs(host: &Host) -> impl Iterator<Item = (String, &HostDevice)> {
 
 /// A device's own node, and where sysfs names it (`vfio_device_cdev_register`).
 fn cdev(host: &Host, node: &str, device: &HostDevice, tree: &mut Tree) {
-    /// The nodes' major number is one of those that Linux gives out at will.
-    const MAJOR: u32 = 511;
     let Some((group, _)) = host.device(&device.name) else { return };
     let directory = Place::of(host, group, device).directory;
-    let minor = node.trim_start_matches("vfio");
-    tree.file(format!("{directory}/vfio-dev/{node}/dev"), format!("{MAJOR}:{minor}\n"));
-    tree.file(format!("dev/vfio/devices/{node}"), "");
+    let path = format!("vfio/devices/{node}");
+    if let Some((major, minor)) = device_number(&path) {
+        tree.file(format!("{directory}/vfio-dev/{node}/dev"), format!("{major}:{minor}\n"));
+    }
+    tree.file(format!("dev/{path}"), "");
+}
+
+/// The number, major and minor, that a file of VFIO's has as a character device, by its path below `/dev`.
+/// `None` if VFIO has no such file.
+///
+/// `vfio/vfio` has the one of `include/linux/miscdevice.h`. The others are some of those that Linux gives out
+/// at will; a group's and a device's minor is its own number.
+pub fn device_number(path: &str) -> Option<(u32, u32)> {
+    const MISC: u32 = 10;
+    const GROUPS: u32 = 510;
+    const DEVICES: u32 = 511;
+    match path {
+        "iommu" => return Some((MISC, 127)),
+        "vfio/vfio" => return Some((MISC, 196)),
+        _ => {}
+    }
+    let name = path.strip_prefix("vfio/")?;
+    let (major, minor) = match name.strip_prefix("devices/vfio") {
+        Some(number) => (DEVICES, number),
+        None => (GROUPS, name.strip_prefix("noiommu-").unwrap_or(name)),
+    };
+    minor.parse().ok().map(|minor| (major, minor))
 }
 
 /// Linux numbers all groups together.
@@ -223,4 +245,26 @@ fn pci_directory(host: &Host, name: &str) -> String {
     let host_bridge = host.bridges.iter().find(|bridge| bridge.leads_to(name));
     let root = host_bridge.map_or(bus, |bridge| bridge.buses.0);
     format!("sys/devices/pci{segment:04x}:{root:02x}/{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::device_number;
+
+    #[test]
+    fn files_of_vfio_alone_have_numbers() {
+        let numbered = [
+            ("vfio/vfio", 10, 196),
+            ("iommu", 10, 127),
+            ("vfio/26", 510, 26),
+            ("vfio/noiommu-3", 510, 3),
+            ("vfio/devices/vfio12", 511, 12),
+        ];
+        for (path, major, minor) in numbered {
+            assert_eq!(device_number(path), Some((major, minor)), "{path}");
+        }
+        for path in ["null", "vfio", "vfio/devices", "vfio/devices/12", "vfio/devices/vfio", "26"] {
+            assert_eq!(device_number(path), None, "{path}");
+        }
+    }
 }
