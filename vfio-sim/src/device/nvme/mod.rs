@@ -140,7 +140,7 @@ impl Nvme {
         self.events = Events::default();
     }
 
-    /// Ends a request for events, if there is one to tell and room to tell it.
+    /// Ends a request for events, if there is one to tell, or an Abort of one; and room to tell it.
     fn tell_event(&mut self, link: &Link<'_>) -> bool {
         if !self.queues.has_room(ADMIN) {
             return false;
