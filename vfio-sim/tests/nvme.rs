@@ -577,6 +577,37 @@ fn requests_for_events_are_aborted() {
 }
 
 #[test]
+fn what_is_counted_stays_over_resets() {
+    let rig = rig("nvme,size=1M");
+    let device = rig.device(Pace::Immediate);
+    let log = |driver: &mut Driver<'_, _>, page: u32| {
+        driver
+            .admin(&admin(admin_opcode::GET_LOG_PAGE, [0x7f_0000 | page, 0, 0, 0, 0, 0]))
+            .unwrap();
+        rig.get(0, 512)
+    };
+    let mut driver = rig.driver(&device, 16);
+    driver.write(9, Iova(IOVA), 512).unwrap();
+    driver.io(&block_command(io_opcode::READ, 2048, 1)).unwrap_err();
+    let health = log(&mut driver, 2);
+    // Commands that wrote; errors.
+    assert_eq!((health[80], health[176]), (1, 1));
+    assert_eq!(log(&mut driver, 1)[0], 1);
+    for reset in [false, true] {
+        if reset {
+            device.reset();
+        }
+        // A driver begins with a reset of the controller's own.
+        let mut driver = rig.driver(&device, 16);
+        assert_eq!(log(&mut driver, 2), health);
+        assert_eq!(log(&mut driver, 1), [0; 512], "entries go");
+    }
+    let mut driver = rig.driver(&device, 16);
+    driver.io(&block_command(io_opcode::READ, 2048, 1)).unwrap_err();
+    assert_eq!(log(&mut driver, 1)[0], 2, "numbers go on");
+}
+
+#[test]
 fn registers_are_read_in_any_part() {
     let rig = rig("nvme");
     let device = rig.device(Pace::Immediate);
