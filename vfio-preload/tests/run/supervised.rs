@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Promise: where the tool stays to report, a signal for it is one for the program, once, whoever sends it.
+//! Promise: where the tool stays to report, a signal for it is one for the program, once, whoever sends it; and no
+//! other program is begun.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
@@ -63,4 +64,21 @@ fn what_a_terminal_sends_is_not_sent_twice() {
         });
         assert_eq!(text, format!("{name}\nover\n"));
     }
+}
+
+#[test]
+fn a_matrix_ends_with_the_program_that_is_running() {
+    if run("dma-engine").is_none() {
+        return;
+    }
+    let mut command = Command::new(vfio_sim());
+    command.args(["run", "--host-matrix", "--", "sleep", "0.2"]);
+    let mut tool = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut rows = BufReader::new(tool.stdout.take().unwrap()).lines();
+    rows.next().unwrap().unwrap();
+    kill_process(Pid::from_child(&tool), Signal::TERM).unwrap();
+    let more = rows.count();
+    assert_eq!(tool.wait().unwrap().code(), Some(128 + Signal::TERM.as_raw()));
+    // The machine may be slow, but not that slow.
+    assert!(more < 20, "{more} more hosts were tried");
 }

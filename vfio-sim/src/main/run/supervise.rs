@@ -88,10 +88,13 @@ fn again(arguments: &RunArguments, host: &str, tapes: &Path) -> Command {
     command
 }
 
+/// The signals that ask the tool to end.
+pub(super) const FORWARDED: [i32; 4] = [SIGINT, SIGQUIT, SIGTERM, SIGHUP];
+
 /// Waits for the program, and returns its exit status. What asks this process to end is for the program, and
 /// handed on to it.
 fn wait_for(command: &mut Command) -> std::io::Result<u8> {
-    let mut signals = SignalsInfo::<WithOrigin>::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP])?;
+    let mut signals = SignalsInfo::<WithOrigin>::new(FORWARDED)?;
     let mut child = command.spawn()?;
     let pid = rustix::process::Pid::from_child(&child);
     let handle = signals.handle();
