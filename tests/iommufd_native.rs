@@ -111,6 +111,23 @@ fn a_device_translates_by_the_address_space_it_is_attached_to() {
 }
 
 #[test]
+fn address_spaces_are_told_with_what_is_mapped_in_them() {
+    let scene = Scene::new();
+    assert_eq!(scene.iommufd.address_spaces(), []);
+    let one = scene.iommufd.ioas_alloc();
+    // Neither a device nor its domain is one.
+    let device = scene.bound(1);
+    device.attach(one).unwrap();
+    let two = scene.iommufd.ioas_alloc();
+    assert_eq!(scene.iommufd.address_spaces(), [one, two]);
+    scene.map(two, 0, RAM, 0x1000).unwrap();
+    scene.map(two, 0x1000, RAM, 0x1000).unwrap();
+    assert_eq!((scene.iommufd.mapping_count(one), scene.iommufd.mapping_count(two)), (0, 2));
+    scene.iommufd.destroy(two).unwrap();
+    assert_eq!((scene.iommufd.address_spaces(), scene.iommufd.mapping_count(two)), (vec![one], 0));
+}
+
+#[test]
 fn a_device_that_is_closed_is_detached_and_its_group_is_free() {
     let scene = Scene::new();
     let ioas = scene.iommufd.ioas_alloc();

@@ -76,6 +76,16 @@ impl Iommufd {
         ioas.map(|ioas| ioas.mappings.iter().map(|one| one.info()).collect()).unwrap_or_default()
     }
 
+    /// How many mappings of an address space are live; none of a number that is no address space.
+    pub fn mapping_count(&self, ioas: u32) -> usize {
+        self.context.lock().objects.ioas(ioas).map_or(0, |ioas| ioas.mappings.len())
+    }
+
+    /// The numbers of the address spaces, ascending.
+    pub fn address_spaces(&self) -> Vec<u32> {
+        self.context.lock().objects.ioas_ids().collect()
+    }
+
     /// Checks what must always hold between the parts of the iommufd's state, for tests and fuzzers. The
     /// error names what does not.
     pub fn check_invariants(&self) -> Result<(), &'static str> {

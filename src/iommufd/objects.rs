@@ -115,6 +115,11 @@ impl Objects {
         })
     }
 
+    /// The numbers of the address spaces, ascending.
+    pub(super) fn ioas_ids(&self) -> impl Iterator<Item = ObjectId> {
+        self.0.iter().filter(|(_, object)| matches!(object, Object::Ioas(_))).map(|(id, _)| *id)
+    }
+
     /// The address spaces.
     pub(super) fn all_ioas(&self) -> impl Iterator<Item = &Ioas> {
         self.0.values().filter_map(|object| match object {

@@ -76,11 +76,22 @@ fn describe_argument(command: u32, bytes: &[u8]) -> String {
             &[("flags", 4, 4), ("iova", 16, 8), ("size", 24, 8), ("vaddr", 8, 8)]
         }
         command::IOMMU_UNMAP_DMA => &[("flags", 4, 4), ("iova", 8, 8), ("size", 16, 8)],
+        command::IOAS_MAP => &[
+            ("flags", 4, 4),
+            ("ioas_id", 8, 4),
+            ("iova", 32, 8),
+            ("length", 24, 8),
+            ("user_va", 16, 8),
+        ],
+        command::IOAS_UNMAP => &[("ioas_id", 4, 4), ("iova", 8, 8), ("length", 16, 8)],
         command::IOMMU_DIRTY_PAGES => &[("flags", 4, 4), ("iova", 8, 8), ("size", 16, 8)],
         _ => &[],
     };
+    // Iommufd's own have numbers from that of DESTROY on.
+    let own = command & !0x7f == command::IOMMU_DESTROY;
+    let first = (if own { "size" } else { "argsz" }, 0, 4);
     let mut text = String::from("{");
-    for (name, offset, size) in std::iter::once(&("argsz", 0, 4)).chain(fields) {
+    for (name, offset, size) in std::iter::once(&first).chain(fields) {
         let Some(field) = bytes.get(*offset..offset + size) else {
             continue;
         };

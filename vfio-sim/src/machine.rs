@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vfio_type1::abi::GroupReply;
 use vfio_type1::{
-    Access, Container, Errno, Fault, FdTarget, GroupId, Iommufd, Memory, MemoryChanges,
-    ModelMemory, OpenCdev, OpenDevice, OpenGroup, PinFault, PinnedRun, Process, Vaddr, VaddrRange,
-    Vfio,
+    Access, Container, Errno, Fault, FdTarget, GroupId, Iommufd, MappingInfo, Memory,
+    MemoryChanges, ModelMemory, OpenCdev, OpenDevice, OpenGroup, PinFault, PinnedRun, Process,
+    Vaddr, VaddrRange, Vfio,
 };
 
 use crate::trace::{ARGUMENT_END, Call, FileIndex, MAX_ARGUMENT, MemoryKind, TextRef, Trace};
@@ -79,6 +79,21 @@ enum File {
     Cdev(OpenCdev),
     Group(OpenGroup),
     Device(#[expect(dead_code, reason = "open for as long as it is held")] OpenDevice),
+}
+
+/// What mappings are in: a container, or an address space of an iommufd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Space {
+    file: FileIndex,
+    /// Of an iommufd, unless there is no such address space.
+    ioas: Option<u32>,
+}
+
+impl Space {
+    /// Whether a MAP into `later` can make good one that was to go here and was refused.
+    pub(crate) fn is_served_by(&self, later: &Self) -> bool {
+        self.file == later.file && self.ioas.is_none_or(|ioas| later.ioas == Some(ioas))
+    }
 }
 
 /// What the emulator answered: a value, or an errno and the rule behind it.
@@ -163,14 +178,39 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The containers that are open, by their files.
-    pub(crate) fn containers(&self) -> impl Iterator<Item = (FileIndex, &Container)> {
-        let open = self.files.iter().enumerate();
-        let open = open.flat_map(|(index, files)| files.iter().map(move |file| (index, file)));
-        open.filter_map(|(index, file)| match file {
-            File::Container(container) => Some((index, container)),
+    /// What is mapped in the containers and iommufds that are open.
+    pub(crate) fn mappings(&self) -> Vec<MappingInfo> {
+        let of = |file: &File| match file {
+            File::Container(container) => container.mappings(),
+            File::Iommufd(iommufd) => {
+                let spaces = iommufd.address_spaces().into_iter();
+                spaces.flat_map(|ioas| iommufd.mappings(ioas)).collect()
+            }
+            File::Cdev(_) | File::Group(_) | File::Device(_) => Vec::new(),
+        };
+        self.files.iter().flatten().flat_map(of).collect()
+    }
+
+    /// What a MAP on a file maps into, which names an address space of an iommufd or, by type1's call, does
+    /// not.
+    pub(crate) fn space(&self, file: FileIndex, named: Option<u32>) -> Space {
+        let ioas = match self.file(file) {
+            Some(File::Iommufd(iommufd)) => {
+                let is_there = |ioas: &u32| iommufd.address_spaces().contains(ioas);
+                named.or_else(|| iommufd.compat_ioas()).filter(is_there)
+            }
             _ => None,
-        })
+        };
+        Space { file, ioas }
+    }
+
+    /// How many mappings are live there.
+    pub(crate) fn mapping_count(&self, Space { file, ioas }: Space) -> usize {
+        match self.file(file) {
+            Some(File::Container(container)) => container.mapping_count(),
+            Some(File::Iommufd(iommufd)) => ioas.map_or(0, |ioas| iommufd.mapping_count(ioas)),
+            _ => 0,
+        }
     }
 
     fn set_memory(&self, range: VaddrRange, kind: Option<MemoryKind>) -> CallResult {

@@ -549,6 +549,65 @@ fn a_wrong_doorbell_is_told_by_an_event() {
 }
 
 #[test]
+fn requests_for_events_are_aborted() {
+    let rig = rig("nvme,size=1M");
+    let device = rig.device(Pace::Immediate);
+    // Its completion queues have room for one answer.
+    let mut driver = rig.driver(&device, 2);
+    let request = |id| Command { id, ..admin(admin_opcode::EVENT_REQUEST, [0; 6]) };
+    let abort = |id: u32, queue: u32| Command {
+        id: 9,
+        ..admin(admin_opcode::ABORT, [id << 16 | queue, 0, 0, 0, 0, 0])
+    };
+    (4..6).for_each(|id| driver.submit_admin(&request(id)).unwrap());
+    assert_eq!(driver.admin_answer().unwrap(), None);
+    for (id, queue) in [(6, 0), (4, 1)] {
+        assert_eq!(driver.admin(&abort(id, queue)), Ok(1), "{id} of {queue} is not there");
+    }
+    driver.submit_admin(&abort(4, 0)).unwrap();
+    // The request first, and then who aborted it.
+    assert_eq!(driver.admin_answer().unwrap(), answer(4, Err(Status::Aborted)));
+    assert_eq!(driver.admin_answer().unwrap(), answer(9, Ok(0)));
+    assert_eq!(driver.admin(&abort(4, 0)), Ok(1), "it is over");
+    // It did not fail; and the other one is told as before.
+    driver.admin(&admin(admin_opcode::GET_LOG_PAGE, [0xf_0001, 0, 0, 0, 0, 0])).unwrap();
+    assert_eq!(rig.get(0, 8), [0; 8]);
+    device.write_u32(REGISTERS_BAR, register::DOORBELLS + 8, 16).unwrap();
+    assert_eq!(driver.admin_answer().unwrap(), answer(5, Ok(0x1_0100)));
+}
+
+#[test]
+fn what_is_counted_stays_over_resets() {
+    let rig = rig("nvme,size=1M");
+    let device = rig.device(Pace::Immediate);
+    let log = |driver: &mut Driver<'_, _>, page: u32| {
+        driver
+            .admin(&admin(admin_opcode::GET_LOG_PAGE, [0x7f_0000 | page, 0, 0, 0, 0, 0]))
+            .unwrap();
+        rig.get(0, 512)
+    };
+    let mut driver = rig.driver(&device, 16);
+    driver.write(9, Iova(IOVA), 512).unwrap();
+    driver.io(&block_command(io_opcode::READ, 2048, 1)).unwrap_err();
+    let health = log(&mut driver, 2);
+    // Commands that wrote; errors.
+    assert_eq!((health[80], health[176]), (1, 1));
+    assert_eq!(log(&mut driver, 1)[0], 1);
+    for reset in [false, true] {
+        if reset {
+            device.reset();
+        }
+        // A driver begins with a reset of the controller's own.
+        let mut driver = rig.driver(&device, 16);
+        assert_eq!(log(&mut driver, 2), health);
+        assert_eq!(log(&mut driver, 1), [0; 512], "entries go");
+    }
+    let mut driver = rig.driver(&device, 16);
+    driver.io(&block_command(io_opcode::READ, 2048, 1)).unwrap_err();
+    assert_eq!(log(&mut driver, 1)[0], 2, "numbers go on");
+}
+
+#[test]
 fn registers_are_read_in_any_part() {
     let rig = rig("nvme");
     let device = rig.device(Pace::Immediate);

@@ -91,9 +91,9 @@ UNUSED static const char *group_path(void) {
     return path;
 }
 
-// Opens the container and the group, and has it translate.
-UNUSED static struct vfio open_group(void) {
-    struct vfio vfio = {open("/dev/vfio/vfio", O_RDWR), open(group_path(), O_RDWR), -1};
+// Opens a container, or an iommufd in its place, and the group, and has it translate.
+UNUSED static struct vfio open_group_by(const char *container) {
+    struct vfio vfio = {open(container, O_RDWR), open(group_path(), O_RDWR), -1};
     CHECK(vfio.container >= 0);
     CHECK(vfio.group >= 0);
     CHECK(!ioctl(vfio.group, VFIO_GROUP_SET_CONTAINER, &vfio.container));
@@ -101,14 +101,26 @@ UNUSED static struct vfio open_group(void) {
     return vfio;
 }
 
+UNUSED static struct vfio open_group(void) {
+    return open_group_by("/dev/vfio/vfio");
+}
+
+UNUSED static void let_do_dma(int device) {
+    uint16_t command = 6;
+    CHECK(pwrite(device, &command, 2, (7L << 40) + 4) == 2);
+}
+
 // The same, and opens the device and lets it do DMA.
-UNUSED static struct vfio open_device(void) {
-    struct vfio vfio = open_group();
+UNUSED static struct vfio open_device_by(const char *container) {
+    struct vfio vfio = open_group_by(container);
     vfio.device = ioctl(vfio.group, VFIO_GROUP_GET_DEVICE_FD, address());
     CHECK(vfio.device >= 0);
-    uint16_t command = 6;
-    CHECK(pwrite(vfio.device, &command, 2, (7L << 40) + 4) == 2);
+    let_do_dma(vfio.device);
     return vfio;
+}
+
+UNUSED static struct vfio open_device(void) {
+    return open_device_by("/dev/vfio/vfio");
 }
 
 UNUSED static struct vfio_region_info region(int device, uint32_t index) {

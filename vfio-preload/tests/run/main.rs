@@ -28,6 +28,7 @@ mod reports;
 mod selftests;
 mod signals;
 mod statuses;
+mod supervised;
 mod threads;
 mod vmm;
 

@@ -69,7 +69,9 @@ fn a_program_that_is_killed() {
     let (Some(program), Some(run)) = (compiled("mistakes"), run("dma-engine")) else { return };
     let directory = tempfile::tempdir().unwrap();
     let trace = directory.path().join("trace");
-    let said = run.options(["--trace".as_ref(), trace.as_os_str()]).program(program, ["is_killed"]);
+    let said = run
+        .options(["--trace".as_ref(), trace.as_os_str()])
+        .program(program, ["is_killed", "type1"]);
     said.ends_with(137);
     replay(&[&trace], &["container f1 ", MAP]);
     let text = fs::read_to_string(&trace).unwrap();

@@ -6,6 +6,7 @@
 //! whether that library gets into a program at all.
 
 pub mod line;
+mod mapping_call;
 pub mod program;
 pub mod recording;
 pub mod report;

@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 
-use vfio_type1::abi::command;
 use vfio_type1::{Errno, IovaRange, Kernel, MappingInfo, Vaddr, VaddrRange};
 
 use super::line::{FAULT, MISTAKE};
+use super::mapping_call::MappingCall;
 use crate::describe::call_in_words;
 use crate::host::{BootError, Host};
-use crate::machine::{Machine, Refused};
-use crate::trace::{Call, FileIndex, Recorded, Trace};
+use crate::machine::{Machine, Refused, Space};
+use crate::trace::{Call, Recorded, Trace};
 
 /// What a process did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Report {
     pub bytes: u64,
     /// UNMAPs that were accepted.
     pub unmaps: u64,
-    /// The most mappings that were live at a time in one container.
+    /// The most mappings that were live at a time in one container or address space.
     pub peak: usize,
     /// The refusals, in the order in which they came first.
     pub refusals: Vec<Refusal>,
@@ -33,7 +33,7 @@ pub struct Report {
     pub stale: BTreeSet<IovaRange>,
     /// Faults of devices, and mistakes that the emulator saw, and how often.
     pub remarks: Vec<(String, u64)>,
-    /// Mappings that were live at the end in open containers, and their bytes.
+    /// Mappings that were live at the end in open containers and iommufds, and their bytes.
     pub left: (usize, u64),
     /// Calls that the emulator answers otherwise than it did in the program: an error of its own.
     pub unlike: u64,
@@ -56,7 +56,7 @@ pub struct Refusal {
 
 /// A MAP that was refused and has not been made good.
 struct Pending {
-    container: FileIndex,
+    space: Space,
     vaddr: u64,
     refusal: usize,
     /// Whether other memory has been mapped since.
@@ -102,11 +102,12 @@ impl Player<'_> {
         // Who asks for ranges learns first how many there are.
         let refused = answer.err().filter(|refused| refused.errno != Errno::EMSGSIZE);
         let refusal = refused.map(|refused| self.refused(recorded, &refused));
-        if let Call::Ioctl(container, command, before, _) = &recorded.call {
-            let request = self.trace.bytes(before);
-            match (*command, refusal) {
-                (command::IOMMU_MAP_DMA, refusal) => self.map(*container, request, refusal),
-                (command::IOMMU_UNMAP_DMA, None) => self.report.unmaps += 1,
+        if let Call::Ioctl(file, command, before, _) = &recorded.call {
+            match (MappingCall::of(*command, self.trace.bytes(before)), refusal) {
+                (Some(MappingCall::Map { ioas, vaddr, bytes }), refusal) => {
+                    self.map(self.machine.space(*file, ioas), vaddr, bytes, refusal);
+                }
+                (Some(MappingCall::Unmap), None) => self.report.unmaps += 1,
                 _ => {}
             }
         }
@@ -121,17 +122,12 @@ impl Player<'_> {
         if is_new {
             return;
         }
-        let Self { machine, report, .. } = self;
-        for (_, container) in machine.containers() {
-            let mappings = container.mappings();
-            let behind = |mapping: &&MappingInfo| {
-                let memory =
-                    mapping.iova.size().map(|size| VaddrRange::from_size(mapping.vaddr, size));
-                memory.is_some_and(|memory| memory.is_ok_and(|memory| memory.overlaps(range)))
-            };
-            let stale = mappings.iter().filter(behind);
-            report.stale.extend(stale.map(|mapping| mapping.iova));
-        }
+        let behind = |mapping: &MappingInfo| {
+            let memory = mapping.iova.size().map(|size| VaddrRange::from_size(mapping.vaddr, size));
+            memory.is_some_and(|memory| memory.is_ok_and(|memory| memory.overlaps(range)))
+        };
+        let stale = self.machine.mappings().into_iter().filter(behind);
+        self.report.stale.extend(stale.map(|mapping| mapping.iova));
     }
 
     /// Notes a refusal, and returns its place in the report.
@@ -148,38 +144,26 @@ impl Player<'_> {
         at
     }
 
-    fn map(&mut self, container: FileIndex, request: &[u8], refusal: Option<usize>) {
-        let word = |at: usize| {
-            let bytes = request.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-            bytes.map_or(0, u64::from_le_bytes)
-        };
-        let (vaddr, bytes) = (word(8), word(24));
+    fn map(&mut self, space: Space, vaddr: u64, bytes: u64, refusal: Option<usize>) {
         if let Some(refusal) = refusal {
-            self.pending.push(Pending { container, vaddr, refusal, went_on: false });
+            self.pending.push(Pending { space, vaddr, refusal, went_on: false });
             return;
         }
         self.report.maps += 1;
         self.report.bytes = self.report.bytes.saturating_add(bytes);
-        self.pending.retain(|pending| (pending.container, pending.vaddr) != (container, vaddr));
-        self.pending
-            .iter_mut()
-            .for_each(|pending| pending.went_on |= pending.container == container);
-        let mut containers = self.machine.containers();
-        let live = containers.find(|(file, _)| *file == container);
-        let live = live.map_or(0, |(_, container)| container.mapping_count());
-        self.report.peak = self.report.peak.max(live);
+        let serves = |pending: &Pending| pending.space.is_served_by(&space);
+        self.pending.retain(|pending| pending.vaddr != vaddr || !serves(pending));
+        self.pending.iter_mut().for_each(|pending| pending.went_on |= serves(pending));
+        self.report.peak = self.report.peak.max(self.machine.mapping_count(space));
     }
 
     fn finish(mut self) -> Report {
         for pending in self.pending.iter().filter(|pending| pending.went_on) {
             self.report.refusals[pending.refusal].ignored += 1;
         }
-        for (_, container) in self.machine.containers() {
-            let mappings = container.mappings();
-            let bytes = mappings.iter().filter_map(|mapping| mapping.iova.size()).sum::<u64>();
-            self.report.left.0 += mappings.len();
-            self.report.left.1 = self.report.left.1.saturating_add(bytes);
-        }
+        let mappings = self.machine.mappings();
+        let sizes = mappings.iter().filter_map(|mapping| mapping.iova.size());
+        self.report.left = (mappings.len(), sizes.fold(0, u64::saturating_add));
         let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
         let mut order = Vec::new();
         for (_, remark) in &self.trace.remarks {

@@ -26,24 +26,32 @@ type Place = (u64, u16);
 impl Nvme {
     /// Does an admin command; returns its result, or `None` if it is not over yet.
     pub(super) fn admin(&mut self, it: &Command, link: &Link<'_>) -> Result<Option<u32>, Status> {
-        if it.opcode == admin::EVENT_REQUEST {
-            let held = self.events.hold(it.id);
-            return if held { Ok(None) } else { Err(Status::EventRequestLimit) };
-        }
         match it.opcode {
+            admin::EVENT_REQUEST if self.events.hold(it.id) => return Ok(None),
+            admin::EVENT_REQUEST => Err(Status::EventRequestLimit),
+            admin::ABORT => return Ok(self.abort(it, link)),
             admin::DELETE_SUBMISSION_QUEUE => self.delete_submission_queue(it),
             admin::CREATE_SUBMISSION_QUEUE => self.create_submission_queue(it),
             admin::GET_LOG_PAGE => self.log_page(it, link),
             admin::DELETE_COMPLETION_QUEUE => self.delete_completion_queue(it),
             admin::CREATE_COMPLETION_QUEUE => self.create_completion_queue(it),
             admin::IDENTIFY => self.identify(it, link),
-            // A command is over or has not been read, so there is none to abort.
-            admin::ABORT => Ok(NOT_ABORTED),
             admin::SET_FEATURES => self.set_features(it),
             admin::GET_FEATURES => self.get_features(it),
             _ => Err(Status::InvalidOpcode),
         }
         .map(Some)
+    }
+
+    /// Ends a request for events (NVMe Base 1.4, 5.1), which is answered before the Abort is. Any other
+    /// command is over or has not been read.
+    fn abort(&mut self, it: &Command, link: &Link<'_>) -> Option<u32> {
+        let (queue, id) = shorts(it.words[0]);
+        if queue != ADMIN || !self.events.abort(id, it.id) {
+            return Some(NOT_ABORTED);
+        }
+        self.answer(ADMIN, id, Err(Status::Aborted), link);
+        None
     }
 
     fn create_completion_queue(&mut self, it: &Command) -> Result<u32, Status> {

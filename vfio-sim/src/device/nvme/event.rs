@@ -32,6 +32,8 @@ pub(super) struct Events {
     waiting: VecDeque<Event>,
     /// One was told, and the log has not been read since.
     told: bool,
+    /// The identifier of an Abort that has ended a request and is to be answered itself.
+    abort: Option<u16>,
 }
 
 impl Events {
@@ -42,6 +44,14 @@ impl Events {
             self.requests.push_back(id);
         }
         held
+    }
+
+    /// Gives a request up, by an Abort, which is to be ended next; false if it is not held.
+    pub(super) fn abort(&mut self, id: u16, abort: u16) -> bool {
+        let held = self.requests.iter().position(|request| *request == id);
+        let removed = held.and_then(|at| self.requests.remove(at));
+        self.abort = self.abort.or(removed.map(|_| abort));
+        removed.is_some()
     }
 
     pub(super) fn raise(&mut self, event: Event) {
@@ -55,8 +65,11 @@ impl Events {
         self.told = false;
     }
 
-    /// The request that is to be ended, and its result.
+    /// The request or the Abort that is to be ended, and its result.
     pub(super) fn next(&mut self) -> Option<(u16, u32)> {
+        if let Some(abort) = self.abort.take() {
+            return Some((abort, 0));
+        }
         if self.told || self.waiting.is_empty() {
             return None;
         }
@@ -84,5 +97,16 @@ mod tests {
         assert_eq!(events.next(), Some((1, 0x1_0000)));
         events.acknowledge();
         assert_eq!(events.next(), None);
+    }
+
+    #[test]
+    fn a_request_that_is_aborted_is_not_told() {
+        let mut events = Events::default();
+        assert!(!events.abort(7, 9), "it is not held");
+        assert!(events.hold(7) && events.hold(8));
+        events.raise(Event::DoorbellValue);
+        assert!(events.abort(7, 9));
+        assert_eq!(events.next(), Some((9, 0)), "the Abort");
+        assert_eq!(events.next(), Some((8, 0x1_0100)));
     }
 }

@@ -30,7 +30,8 @@ pub(super) struct Failure {
     pub(super) namespace: u32,
 }
 
-/// What a device counts since it was switched on.
+/// What a device counts. The numbers stay over resets and when it is switched off (5.14.1.2), the entries
+/// of the error log do not (5.14.1.1).
 #[derive(Debug, Default)]
 pub(super) struct Health {
     /// The latest failures, newest first.
@@ -48,6 +49,11 @@ impl Health {
         self.failed += 1;
         self.failures.truncate(MAX_ERRORS - 1);
         self.failures.push_front(failure);
+    }
+
+    /// Clears the error log. The next error is numbered on.
+    pub(super) fn forget_failures(&mut self) {
+        self.failures.clear();
     }
 
     pub(super) fn note_read(&mut self, bytes: u64) {

@@ -133,14 +133,16 @@ impl Nvme {
         }
     }
 
-    /// A controller reset: the queues are gone, and what was set; what was counted is not.
+    /// A controller reset: the queues are gone, what was set, and the errors told of. What was counted is
+    /// not.
     fn stop(&mut self) {
         self.queues = Queues::default();
         self.features = Features::default();
         self.events = Events::default();
+        self.health.forget_failures();
     }
 
-    /// Ends a request for events, if there is one to tell and room to tell it.
+    /// Ends a request for events, if there is one to tell, or an Abort of one; and room to tell it.
     fn tell_event(&mut self, link: &Link<'_>) -> bool {
         if !self.queues.has_room(ADMIN) {
             return false;
@@ -258,6 +260,5 @@ impl Model for Nvme {
     fn reset(&mut self) {
         self.stop();
         self.registers = Registers::default();
-        self.health = Health::default();
     }
 }

@@ -14,6 +14,9 @@ pub enum Status {
     /// Memory could not be read or written; the driver of the host has more about it in its log.
     #[error("data transfer error")]
     DataTransfer = 0x004,
+    /// An Abort command ended the command.
+    #[error("command abort requested")]
+    Aborted = 0x007,
     /// There is no such namespace.
     #[error("invalid namespace or format")]
     InvalidNamespace = 0x00b,
@@ -74,10 +77,11 @@ const DO_NOT_RETRY: u16 = 1 << 14;
 const CODE: u16 = 0x7ff;
 
 impl Status {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::InvalidOpcode,
         Self::InvalidField,
         Self::DataTransfer,
+        Self::Aborted,
         Self::InvalidNamespace,
         Self::Sequence,
         Self::PrpOffset,
@@ -99,7 +103,11 @@ impl Status {
 
     /// The status field, without the phase below it.
     pub(super) fn field(self) -> u16 {
-        self as u16 | MORE | DO_NOT_RETRY
+        match self {
+            // It did not fail.
+            Self::Aborted => self as u16,
+            _ => self as u16 | MORE | DO_NOT_RETRY,
+        }
     }
 
     /// Why the command failed, if it did and this controller can say so.

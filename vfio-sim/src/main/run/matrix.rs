@@ -4,14 +4,17 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use signal_hook::flag;
 use vfio_sim::host::Host;
 use vfio_sim::hosts;
 use vfio_sim::run::{check_devices, recording, report};
 use vfio_type1::Kernel;
 
 use super::super::{REFUSED, Stop};
-use super::supervise::{Output, recorded};
+use super::supervise::{FORWARDED, Output, recorded};
 use super::{RunArguments, find_program, no_program, settings};
 
 /// How a program fared on a host.
@@ -31,8 +34,13 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Stop> {
     let names = hosts::names();
     let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
     let (mut tried, mut failed) = (0, 0);
+    let asked = asked_to_end()?;
     for host in names {
         let row = attempt(arguments, host)?;
+        // What asks the tool to end has ended one program, and is not for the next one.
+        if let signal @ 1.. = asked.load(Ordering::Relaxed) {
+            return Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX)));
+        }
         let verdict = match row.status {
             Some(0) => "works".to_owned(),
             Some(status) => format!("exit {status}"),
@@ -45,6 +53,16 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Stop> {
     }
     writeln!(out, "fails on {failed} of {tried} hosts")?;
     Ok(ExitCode::from(if failed == 0 && tried > 0 { 0 } else { REFUSED }))
+}
+
+/// The last signal that asked the tool to end; 0 for none.
+fn asked_to_end() -> std::io::Result<Arc<AtomicUsize>> {
+    let asked = Arc::new(AtomicUsize::new(0));
+    for signal in FORWARDED {
+        let number = usize::try_from(signal).unwrap_or_default();
+        flag::register_usize(signal, Arc::clone(&asked), number)?;
+    }
+    Ok(asked)
 }
 
 fn attempt(arguments: &RunArguments, name: &'static str) -> Result<Row, Stop> {

@@ -9,8 +9,11 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
+use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::iterator::exfiltrator::origin::Origin;
 use vfio_sim::host::Host;
 use vfio_sim::run::{recording, report};
 use vfio_type1::Kernel;
@@ -85,21 +88,19 @@ fn again(arguments: &RunArguments, host: &str, tapes: &Path) -> Command {
     command
 }
 
-/// Waits for the program, and returns its exit status. What a terminal sends is for the program; what asks
-/// this process to end is handed on to it.
+/// The signals that ask the tool to end.
+pub(super) const FORWARDED: [i32; 4] = [SIGINT, SIGQUIT, SIGTERM, SIGHUP];
+
+/// Waits for the program, and returns its exit status. What asks this process to end is for the program, and
+/// handed on to it.
 fn wait_for(command: &mut Command) -> std::io::Result<u8> {
-    let mut signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP])?;
+    let mut signals = SignalsInfo::<WithOrigin>::new(FORWARDED)?;
     let mut child = command.spawn()?;
     let pid = rustix::process::Pid::from_child(&child);
     let handle = signals.handle();
     let forwarder = thread::spawn(move || {
-        for signal in &mut signals {
-            let forwarded = match signal {
-                SIGTERM => rustix::process::Signal::TERM,
-                SIGHUP => rustix::process::Signal::HUP,
-                _ => continue,
-            };
-            let _ = rustix::process::kill_process(pid, forwarded);
+        for signal in signals.into_iter().filter_map(|origin| forwarded(&origin)) {
+            let _ = rustix::process::kill_process(pid, signal);
         }
     });
     let status = child.wait();
@@ -109,6 +110,18 @@ fn wait_for(command: &mut Command) -> std::io::Result<u8> {
     // As shells tell of a signal.
     let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// What the program is sent for a signal. Keys of a terminal reach it as well as this process; a hangup may
+/// reach this process alone.
+fn forwarded(Origin { signal, process, .. }: &Origin) -> Option<Signal> {
+    match *signal {
+        SIGINT => process.map(|_| Signal::INT),
+        SIGQUIT => process.map(|_| Signal::QUIT),
+        SIGTERM => Some(Signal::TERM),
+        SIGHUP => Some(Signal::HUP),
+        _ => None,
+    }
 }
 
 fn unwritable(path: &Path, error: &dyn Display) -> Stop {
