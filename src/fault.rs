@@ -120,12 +120,15 @@ pub enum FaultCause {
         /// What it allows.
         allowed: Access,
     },
-    /// The mapping is there, but the process's memory behind it is not any more.
-    #[error("the mapping {mapping} is there, but the memory behind it at {vaddr} is gone")]
+    /// The mapping is there, but the process's memory behind it is not any more, or does not allow it.
+    #[error(
+        "the mapping {mapping} is there, but the memory behind it at {vaddr} is gone, or protected from the process \
+         itself"
+    )]
     MemoryGone {
         /// The mapping.
         mapping: IovaRange,
-        /// The first process address without memory.
+        /// The first process address that cannot be accessed.
         vaddr: Vaddr,
     },
 }

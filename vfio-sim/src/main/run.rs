@@ -124,7 +124,10 @@ fn settings(arguments: &RunArguments, host: &str) -> Result<Settings, Stop> {
         ipc_lock: ipc_lock.unwrap_or(false),
         traces: arguments.tapes.clone(),
     };
-    settings.absolute().map_err(Stop::from)
+    let relative = |error| {
+        Stop::BadInput(format!("no paths from this directory: {error}; give absolute ones"))
+    };
+    settings.absolute().map_err(relative)
 }
 
 /// The library, beside the tool or where a package puts libraries.
