@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::io::Write as _;
 use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +36,21 @@ pub(crate) fn say(text: impl Display) {
     let line = format!("vfio-sim: {text}\n");
     // Straight to the system: the program may have its own ideas of stderr's buffers and locks.
     let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+}
+
+/// Says something that is made of these parts, without any memory but the stack's.
+pub(crate) fn say_plainly(parts: &[&str]) {
+    let mut line = [0; 512];
+    let mut left = &mut line[..];
+    let room = left.len();
+    for part in ["vfio-sim: "].iter().chain(parts).chain(&["\n"]) {
+        // What does not fit is left out.
+        let _ = left.write(part.as_bytes());
+    }
+    let used = room - left.len();
+    if !CLOSED.load(Ordering::Relaxed) {
+        let _ = rustix::io::write(rustix::stdio::stderr(), &line[..used]);
+    }
 }
 
 /// Says something the first time.

@@ -30,7 +30,7 @@ use crate::guard;
 use crate::inside::{self, Mark};
 use crate::next;
 use crate::opened::Place;
-use crate::say::say;
+use crate::say::{say, say_plainly};
 use crate::step;
 use crate::windows::Window;
 use crate::world::World;
@@ -246,11 +246,12 @@ fn touched(thread: &mut Thread<'_>, at: u64, fault: Vaddr) -> Option<Result<(), 
     let world = World::get()?;
     if inside::was_interrupted(thread.stack()) {
         if let Some(window) = world.windows.find_at_once(fault) {
-            let name = window.device.device().name();
-            say(format!(
-                "{name}: a signal handler accesses a mapped BAR in the middle of another call of its thread's on \
-                 VFIO's files; that is not emulated: block the signal around the calls"
-            ));
+            // Without the heap, which may be what has been interrupted.
+            say_plainly(&[
+                window.device.device().name(),
+                ": a signal handler accesses a mapped BAR in the middle of another call of its thread's on VFIO's \
+                 files; that is not emulated: block the signal around the calls",
+            ]);
         }
         return None;
     }
