@@ -149,6 +149,8 @@ pub struct Behaviours {
     pub domain_alloc_is_eio: bool,
     /// `/dev/iommu` exists; this is the last of its commands. 6.2. Spec 9.
     pub last_iommufd_command: Option<u32>,
+    /// `IOMMU_GET_HW_INFO` can be asked for a type of data (6.18), and tells of PASIDs (6.15).
+    pub hw_info_by_type: bool,
     /// `/dev/vfio/devices/vfioN` exists: a device is opened without its group. 6.6. Spec 9.
     pub device_nodes: bool,
     /// The first process address that a dirty bitmap may not reach. Depends on the CPU too: these
@@ -189,6 +191,7 @@ const NEWEST: Behaviours = Behaviours {
     dynamic_msix: true,
     domain_alloc_is_eio: false,
     last_iommufd_command: Some(0x3b94),
+    hw_info_by_type: true,
     device_nodes: true,
     user_limit: Vaddr(0x00ff_ffff_ffff_f000),
 };
@@ -202,6 +205,7 @@ const V6_12: Behaviours = Behaviours {
     nesting: true,
     shared_page_tables: false,
     last_iommufd_command: Some(0x3b8e),
+    hw_info_by_type: false,
     ..NEWEST
 };
 

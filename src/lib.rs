@@ -170,9 +170,9 @@ pub use info::{Info, Migration};
 pub use inject::{Allocation, Injected, MAX_INJECTED, OutOfMemory};
 pub use iommufd::{
     AccessError, AllowIovasError, BindError, CompatInfo, CompatMapError, CompatSetIommuError,
-    CompatUnmapError, DestroyError, IoasAttachError, IoasMap, IoasMapError, IoasRanges,
-    IoasUnmapError, IommuOption, Iommufd, LargePagesError, NativeMapError, NativeUnmapError,
-    NoCompatIoas, NoSuchIoas, OptionError,
+    CompatUnmapError, DestroyError, HwptAlloc, HwptAllocError, IoasAttachError, IoasMap,
+    IoasMapError, IoasRanges, IoasUnmapError, IommuOption, Iommufd, LargePagesError,
+    NativeMapError, NativeUnmapError, NoCompatIoas, NoSuchDevice, NoSuchIoas, OptionError,
 };
 pub use iova_list::{IovaList, is_excluded};
 pub use kernel::{

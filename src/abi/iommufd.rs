@@ -13,8 +13,8 @@ use super::layout::command;
 use crate::addr::{Iova, Vaddr};
 use crate::errno::Errno;
 use crate::iommufd::{
-    AllowIovasError, DestroyError, Iommufd, NativeMapError, NativeUnmapError, NoCompatIoas,
-    NoSuchIoas, OptionError,
+    AllowIovasError, DestroyError, HwptAllocError, Iommufd, NativeMapError, NativeUnmapError,
+    NoCompatIoas, NoSuchDevice, NoSuchIoas, OptionError,
 };
 use crate::memory::Memory;
 use crate::process::Process;
@@ -111,9 +111,20 @@ pub enum IommufdIoctlError {
     /// OPTION was refused.
     #[error(transparent)]
     Option(#[from] OptionError),
+    /// HWPT_ALLOC was refused.
+    #[error(transparent)]
+    Hwpt(#[from] HwptAllocError),
+    /// GET_HW_INFO: there is no such device. ENOENT.
+    #[error(transparent)]
+    NoSuchDevice(#[from] NoSuchDevice),
 }
 
 impl IommufdIoctlError {
+    /// Whether the program asks for what a kernel may have, and this crate has not.
+    pub fn is_not_modelled(&self) -> bool {
+        matches!(self, Self::NotModelled { .. } | Self::Hwpt(HwptAllocError::NotModelled { .. }))
+    }
+
     /// What the kernel answers.
     pub fn errno(&self) -> Errno {
         match self {
@@ -133,6 +144,8 @@ impl IommufdIoctlError {
             Self::Map(error) => error.errno(),
             Self::Unmap(error) => error.errno(),
             Self::Option(error) => error.errno(),
+            Self::Hwpt(error) => error.errno(),
+            Self::NoSuchDevice(error) => error.errno(),
         }
     }
 }
@@ -169,8 +182,8 @@ pub(super) struct Argument<'a> {
     size: u32,
 }
 
-/// How much of the end of an argument is looked at together.
-const CHUNK: usize = 4096;
+/// How much of a long argument is looked at, or written, together.
+pub(super) const CHUNK: usize = 4096;
 
 impl Argument<'_> {
     /// The structure, of which the kernel knows `N` bytes, and at least `minimum` must be there

@@ -61,6 +61,30 @@ pub mod command {
     pub const IOMMU_OPTION: u32 = iommufd(7);
     /// `IOMMU_VFIO_IOAS` (iommufd).
     pub const IOMMU_VFIO_IOAS: u32 = iommufd(8);
+    /// `IOMMU_HWPT_ALLOC` (iommufd).
+    pub const HWPT_ALLOC: u32 = iommufd(9);
+    /// `IOMMU_GET_HW_INFO` (iommufd).
+    pub const GET_HW_INFO: u32 = iommufd(10);
+    /// `IOMMU_HWPT_SET_DIRTY_TRACKING` (iommufd).
+    pub const HWPT_SET_DIRTY_TRACKING: u32 = iommufd(11);
+    /// `IOMMU_HWPT_GET_DIRTY_BITMAP` (iommufd).
+    pub const HWPT_GET_DIRTY_BITMAP: u32 = iommufd(12);
+    /// `IOMMU_HWPT_INVALIDATE` (iommufd).
+    pub const HWPT_INVALIDATE: u32 = iommufd(13);
+    /// `IOMMU_FAULT_QUEUE_ALLOC` (iommufd).
+    pub const FAULT_QUEUE_ALLOC: u32 = iommufd(14);
+    /// `IOMMU_IOAS_MAP_FILE` (iommufd).
+    pub const IOAS_MAP_FILE: u32 = iommufd(15);
+    /// `IOMMU_VIOMMU_ALLOC` (iommufd).
+    pub const VIOMMU_ALLOC: u32 = iommufd(16);
+    /// `IOMMU_VDEVICE_ALLOC` (iommufd).
+    pub const VDEVICE_ALLOC: u32 = iommufd(17);
+    /// `IOMMU_IOAS_CHANGE_PROCESS` (iommufd).
+    pub const IOAS_CHANGE_PROCESS: u32 = iommufd(18);
+    /// `IOMMU_VEVENTQ_ALLOC` (iommufd).
+    pub const VEVENTQ_ALLOC: u32 = iommufd(19);
+    /// `IOMMU_HW_QUEUE_ALLOC` (iommufd).
+    pub const HW_QUEUE_ALLOC: u32 = iommufd(20);
 
     /// The command's name as in `vfio.h` and `iommufd.h`, for messages.
     pub fn name(command: u32) -> Option<&'static str> {
@@ -88,6 +112,18 @@ pub mod command {
             IOAS_UNMAP => "IOMMU_IOAS_UNMAP",
             IOMMU_OPTION => "IOMMU_OPTION",
             IOMMU_VFIO_IOAS => "IOMMU_VFIO_IOAS",
+            HWPT_ALLOC => "IOMMU_HWPT_ALLOC",
+            GET_HW_INFO => "IOMMU_GET_HW_INFO",
+            HWPT_SET_DIRTY_TRACKING => "IOMMU_HWPT_SET_DIRTY_TRACKING",
+            HWPT_GET_DIRTY_BITMAP => "IOMMU_HWPT_GET_DIRTY_BITMAP",
+            HWPT_INVALIDATE => "IOMMU_HWPT_INVALIDATE",
+            FAULT_QUEUE_ALLOC => "IOMMU_FAULT_QUEUE_ALLOC",
+            IOAS_MAP_FILE => "IOMMU_IOAS_MAP_FILE",
+            VIOMMU_ALLOC => "IOMMU_VIOMMU_ALLOC",
+            VDEVICE_ALLOC => "IOMMU_VDEVICE_ALLOC",
+            IOAS_CHANGE_PROCESS => "IOMMU_IOAS_CHANGE_PROCESS",
+            VEVENTQ_ALLOC => "IOMMU_VEVENTQ_ALLOC",
+            HW_QUEUE_ALLOC => "IOMMU_HW_QUEUE_ALLOC",
             _ => return None,
         })
     }

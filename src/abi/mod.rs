@@ -21,6 +21,7 @@ mod chain;
 mod compat;
 mod container;
 mod group;
+mod hwpt;
 mod iommufd;
 mod layout;
 mod native;

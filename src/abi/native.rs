@@ -12,7 +12,7 @@ use crate::iommufd::{AllowedRanges, IoasMap, IommuOption, Iommufd, NoCompatIoas}
 use crate::process::Process;
 use crate::range::IovaRange;
 
-type Done = Result<(), IommufdIoctlError>;
+pub(super) type Done = Result<(), IommufdIoctlError>;
 
 impl Iommufd {
     /// One of the commands from `IOMMU_DESTROY` on.
@@ -34,6 +34,8 @@ impl Iommufd {
             command::IOAS_UNMAP => self.ioctl_ioas_unmap(argument),
             command::IOMMU_OPTION => self.ioctl_option(argument),
             command::IOMMU_VFIO_IOAS => self.ioctl_vfio_ioas(argument),
+            command::HWPT_ALLOC => self.ioctl_hwpt_alloc(argument),
+            command::GET_HW_INFO => self.ioctl_get_hw_info(argument),
             _ => Err(IommufdIoctlError::NotModelled { command }),
         }
     }
@@ -181,6 +183,6 @@ fn unknown(field: &'static str, value: u64) -> IommufdIoctlError {
     IommufdIoctlError::UnknownValue { field, value }
 }
 
-fn unknown_unless_zero(field: &'static str, value: u64) -> Done {
+pub(super) fn unknown_unless_zero(field: &'static str, value: u64) -> Done {
     if value == 0 { Ok(()) } else { Err(unknown(field, value)) }
 }

@@ -7,7 +7,7 @@
 //! pages starts with the page that its address lies in.
 
 use super::ObjectId;
-use super::attach::IoasAttachError;
+use super::attach_error::IoasAttachError;
 use super::bind::Bound;
 use super::context::State;
 use super::ioas::Ioas;

@@ -9,190 +9,18 @@
 use std::sync::Arc;
 
 use super::ObjectId;
-use super::ioas::{Domain, InTheWay, Ioas, Reserved, Unaligned};
-use super::pin::{self, pin};
-use crate::domain::{Iommu, IommuDriver};
-use crate::errno::Errno;
-use crate::host::{DeviceDescription, Group, GroupId};
-use crate::inject::OutOfMemory;
+use super::attach_error::IoasAttachError;
+use super::ioas::{Domain, InTheWay, Ioas, Reserved};
+use super::pin::pin;
+use crate::domain::Iommu;
+use crate::host::{DeviceDescription, Group};
 use crate::iova_list::is_excluded;
 use crate::map::iova_behind;
 use crate::mapping::Mapping;
 use crate::obstacle::{Culprit, Obstacle};
-use crate::page_size::{PageSize, PageSizes};
+use crate::page_size::PageSize;
 use crate::pin::{EnterError, PinError};
 use crate::range::IovaRange;
-
-/// Why a device cannot be attached to an address space: one variant per rule, in the order of the rules.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IoasAttachError {
-    /// The iommufd has no such object. ENOENT.
-    #[error("the iommufd has no object {id}")]
-    NoSuchObject {
-        /// The number given.
-        id: u32,
-    },
-    /// The object is neither an address space nor a domain; for emulated devices, no address space. EINVAL,
-    /// for emulated devices ENOENT.
-    #[error("object {id} is no address space; allocate one with IOMMU_IOAS_ALLOC")]
-    NotAnIoas {
-        /// The number given.
-        id: u32,
-        /// The kernel's errno.
-        errno: Errno,
-    },
-    /// The iommufd has no compatibility address space. ENODEV.
-    #[error("the iommufd has no compatibility address space; set one with IOMMU_VFIO_IOAS")]
-    NoCompatIoas,
-    /// Another device of the group is attached elsewhere. EINVAL.
-    #[error("group {group} is attached to object {other}, and all its devices share that")]
-    GroupElsewhere {
-        /// The group.
-        group: GroupId,
-        /// The domain that it is attached to.
-        other: u32,
-    },
-    /// The group's IOMMU cannot use the domain that is asked for. EINVAL.
-    #[error(
-        "the {driver} of group {group} cannot use the domain {domain}; attach the address space"
-    )]
-    Incompatible {
-        /// The group.
-        group: GroupId,
-        /// The driver.
-        driver: IommuDriver,
-        /// The domain.
-        domain: u32,
-    },
-    /// The IOMMU driver cannot make a domain. Its errno.
-    #[error("the {driver} cannot make a domain for group {group}: {errno}")]
-    NoDomain {
-        /// The group.
-        group: GroupId,
-        /// The driver.
-        driver: IommuDriver,
-        /// The driver's errno.
-        errno: Errno,
-    },
-    /// A mapping overlaps a reserved region of the device. EADDRINUSE.
-    #[error("mapping {mapping} overlaps {culprit}; unmap it before attaching the device")]
-    ReservedMapped {
-        /// The region and who reserves it.
-        culprit: Culprit,
-        /// The mapping.
-        mapping: IovaRange,
-    },
-    /// A reserved region of the device overlaps a range that is to be kept free. EADDRINUSE.
-    #[error("{culprit} overlaps {allowed}, which IOMMU_IOAS_ALLOW_IOVAS keeps free")]
-    ReservedAllowed {
-        /// The region and who reserves it.
-        culprit: Culprit,
-        /// The range to be kept free.
-        allowed: IovaRange,
-    },
-    /// The IOMMU's smallest page is larger than the CPU's, or it has none. EINVAL.
-    #[error(
-        "the {driver} of group {group} maps pages of {page_sizes} only, none as small as {page}"
-    )]
-    PageTooLarge {
-        /// The group.
-        group: GroupId,
-        /// The driver.
-        driver: IommuDriver,
-        /// The page sizes a domain can map.
-        page_sizes: PageSizes,
-        /// The CPU's page.
-        page: PageSize,
-    },
-    /// A mapping is not aligned to the page of the IOMMU, or for an emulated device to that of the CPU.
-    /// EADDRINUSE.
-    #[error("mapping {mapping} is not aligned to {page}; unmap it before attaching the device")]
-    MappingMisaligned {
-        /// The mapping.
-        mapping: IovaRange,
-        /// What it should be aligned to.
-        page: PageSize,
-    },
-    /// A mapping lies outside the aperture of the group's domain. EADDRINUSE.
-    #[error(
-        "mapping {mapping} lies outside {aperture}, all that the {driver} of group {group} \
-         translates; unmap it before attaching the device"
-    )]
-    ApertureMapped {
-        /// The group.
-        group: GroupId,
-        /// The driver.
-        driver: IommuDriver,
-        /// What its domain translates, inclusive.
-        aperture: IovaRange,
-        /// The mapping.
-        mapping: IovaRange,
-    },
-    /// A range that is to be kept free reaches outside the aperture of the group's domain. EADDRINUSE.
-    #[error(
-        "{allowed}, which IOMMU_IOAS_ALLOW_IOVAS keeps free, reaches outside {aperture}, all that \
-         the {driver} of group {group} translates"
-    )]
-    ApertureAllowed {
-        /// The group.
-        group: GroupId,
-        /// The driver.
-        driver: IommuDriver,
-        /// What its domain translates, inclusive.
-        aperture: IovaRange,
-        /// The range to be kept free.
-        allowed: IovaRange,
-    },
-    /// A mapping cannot be pinned for the group's domain. EFAULT, ENOMEM.
-    #[error("mapping {mapping} cannot be pinned for group {group}: {error}")]
-    Pin {
-        /// The group.
-        group: GroupId,
-        /// The mapping.
-        mapping: IovaRange,
-        /// What is wrong.
-        error: PinError,
-    },
-    /// The group's IOMMU driver refuses an existing mapping. Its errno; EINVAL for one that lets devices
-    /// neither read nor write.
-    #[error("the {driver} of group {group} refuses the mapping {mapping}: {errno}")]
-    Iommu {
-        /// The group.
-        group: GroupId,
-        /// The driver.
-        driver: IommuDriver,
-        /// The mapping.
-        mapping: IovaRange,
-        /// The driver's errno.
-        errno: Errno,
-    },
-    /// There is no memory for page tables. ENOMEM, on demand only.
-    #[error("{0}")]
-    NoMemory(OutOfMemory),
-}
-
-impl IoasAttachError {
-    /// What the kernel answers.
-    pub fn errno(&self) -> Errno {
-        match self {
-            Self::NoSuchObject { .. } => Errno::ENOENT,
-            Self::NoCompatIoas => Errno::ENODEV,
-            Self::NotAnIoas { errno, .. }
-            | Self::NoDomain { errno, .. }
-            | Self::Iommu { errno, .. } => *errno,
-            Self::GroupElsewhere { .. } | Self::Incompatible { .. } | Self::PageTooLarge { .. } => {
-                Errno::EINVAL
-            }
-            Self::ReservedMapped { .. }
-            | Self::ReservedAllowed { .. }
-            | Self::MappingMisaligned { .. }
-            | Self::ApertureMapped { .. }
-            | Self::ApertureAllowed { .. } => Errno::EADDRINUSE,
-            Self::Pin { error, .. } => pin::errno(error),
-            Self::NoMemory(_) => Errno::ENOMEM,
-        }
-    }
-}
 
 impl Ioas {
     /// Reserves a device's regions, all or none of them.
@@ -225,8 +53,8 @@ impl Ioas {
         Ok(())
     }
 
-    /// Lets a group into a domain: the one that it is in, one that it can share, or a new one numbered
-    /// `new`; with `only`, no other than that. Returns which one.
+    /// Lets a group into a domain: one that it can share and that no program made for itself, or a new one
+    /// numbered `new`; with `only`, no other than that. Returns which one.
     pub(super) fn join(
         &mut self,
         group: &Arc<Group>,
@@ -234,7 +62,7 @@ impl Ioas {
         new: ObjectId,
         only: Option<ObjectId>,
     ) -> Result<ObjectId, IoasAttachError> {
-        let wanted = |domain: &Domain| only.is_none_or(|only| only == domain.id);
+        let wanted = |domain: &Domain| only.map_or(domain.automatic, |only| only == domain.id);
         let shared = self.domains.iter_mut().find(|domain| {
             wanted(domain)
                 && domain.iommu.driver() == iommu.driver()
@@ -249,15 +77,18 @@ impl Ioas {
             let (group, driver) = (group.id, iommu.driver());
             return Err(IoasAttachError::Incompatible { group, driver, domain });
         }
-        self.add_domain(group, iommu, new)?;
+        self.add_domain(group, iommu, new, true)?;
         Ok(new)
     }
 
-    fn add_domain(
+    /// Makes a domain for the IOMMU of `group`. An automatic one holds the group from the beginning, one that
+    /// the program asks for holds none.
+    pub(super) fn add_domain(
         &mut self,
         group: &Arc<Group>,
         iommu: &Arc<dyn Iommu>,
         id: ObjectId,
+        automatic: bool,
     ) -> Result<(), IoasAttachError> {
         let driver = iommu.driver();
         let no_domain = |errno| IoasAttachError::NoDomain { group: group.id, driver, errno };
@@ -270,8 +101,8 @@ impl Ioas {
             return Err(error);
         }
         self.alignment = alignment;
-        let (iommu, groups) = (Arc::clone(iommu), vec![Arc::clone(group)]);
-        self.domains.push(Domain { id, iommu, groups });
+        let groups = if automatic { vec![Arc::clone(group)] } else { Vec::new() };
+        self.domains.push(Domain { id, automatic, iommu: Arc::clone(iommu), groups });
         Ok(())
     }
 
@@ -393,23 +224,27 @@ impl Ioas {
         self.mappings.update(before);
     }
 
-    /// Lets a group leave a domain. With its last group goes the domain, with the last domain the pages
-    /// are unpinned. Whether the domain has gone.
+    /// Lets a group leave a domain. With its last group goes an automatic domain. Whether it has gone.
     pub(super) fn leave(&mut self, group: &Group, domain: ObjectId) -> bool {
         let Some(at) = self.domains.iter().position(|one| one.id == domain) else { return false };
-        let groups = &mut self.domains[at].groups;
+        let Domain { groups, automatic, .. } = &mut self.domains[at];
         groups.retain(|member| member.id != group.id);
-        if !groups.is_empty() {
-            return false;
+        let gone = groups.is_empty() && *automatic;
+        if gone {
+            self.remove_domain(domain);
         }
-        self.domains.remove(at);
+        gone
+    }
+
+    /// Removes a domain without a group. With the last domain the pages are unpinned.
+    pub(super) fn remove_domain(&mut self, domain: ObjectId) {
+        self.domains.retain(|one| one.id != domain);
         self.release_reserved(domain);
         if self.domains.is_empty() {
             self.unpin_all();
         }
         // A domain less asks for no larger alignment.
         let _ = self.realign();
-        true
     }
 
     /// No domain is left: only what emulated devices have pinned stays so.
@@ -422,11 +257,5 @@ impl Ioas {
             self.mappings.owner(mapping.owner).discharge(self.account, unpinned);
             self.mappings.update(&Mapping { locked_pages, iommu_mapped: false, ..mapping });
         }
-    }
-}
-
-impl From<Unaligned> for IoasAttachError {
-    fn from(Unaligned { mapping, page }: Unaligned) -> Self {
-        Self::MappingMisaligned { mapping, page }
     }
 }

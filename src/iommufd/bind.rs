@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, Weak};
 
-use super::attach::IoasAttachError;
+use super::attach_error::IoasAttachError;
 use super::context::Context;
 use super::objects::{Device, Object, ObjectId};
 use crate::claim::{AddGroupError, Claim};

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, Weak};
 
-use super::attach::IoasAttachError;
+use super::attach_error::IoasAttachError;
 use super::ioas::Ioas;
 use super::objects::{Attached, Device, Object, ObjectId, Objects};
 use crate::addr::Iova;
@@ -103,7 +103,11 @@ impl State {
         }
         match device.attached {
             Some(Attached { domain, .. }) if domain.is_some() && domain == only => Ok(target),
-            Some(now) if now.ioas == ioas && only.is_none() => Ok(now.domain.unwrap_or(target)),
+            Some(Attached { ioas: now, domain: Some(domain) })
+                if now == ioas && only.is_none() && self.is_automatic(ioas, domain) =>
+            {
+                Ok(domain)
+            }
             Some(now) => self.change_over(&device, now, ioas, only),
             None => self.attach_first(id, &device, ioas, only),
         }
@@ -119,8 +123,11 @@ impl State {
     ) -> Result<ObjectId, IoasAttachError> {
         let elsewhere = self.members(&device.group).find_map(|(_, member)| member.attached?.domain);
         let here = self.objects.ioas(ioas).and_then(|ioas| ioas.domain_of(&device.group));
+        // Without a domain of the program's choice, an automatic one is meant.
+        let meant =
+            |other| only.map_or_else(|| self.is_automatic(ioas, other), |only| only == other);
         if let Some(other) = elsewhere
-            && (here != Some(other) || only.is_some_and(|only| only != other))
+            && (here != Some(other) || !meant(other))
         {
             return Err(IoasAttachError::GroupElsewhere { group: device.group.id, other });
         }
@@ -181,6 +188,12 @@ impl State {
         Some(group)
     }
 
+    /// Whether a domain was made by attaching a device to the address space.
+    fn is_automatic(&self, ioas: ObjectId, domain: ObjectId) -> bool {
+        let domain = self.objects.ioas(ioas).and_then(|ioas| ioas.domain(domain));
+        domain.is_some_and(|domain| domain.automatic)
+    }
+
     /// The devices of a group that are attached.
     fn members<'a>(&'a self, group: &'a Group) -> impl Iterator<Item = (ObjectId, &'a Device)> {
         let devices = self.objects.devices();
@@ -237,7 +250,7 @@ impl State {
         Ok(domain)
     }
 
-    /// Lets a group leave a domain, which goes with its last group.
+    /// Lets a group leave a domain; an automatic one goes with its last group.
     fn leave(&mut self, group: &Group, attached: Attached) {
         let (Some(ioas), Some(domain)) = (self.objects.ioas_mut(attached.ioas), attached.domain)
         else {

@@ -58,6 +58,9 @@ pub(crate) struct Ioas {
 pub(super) struct Domain {
     /// Its number as an object.
     pub(super) id: ObjectId,
+    /// It was made by attaching a device to the address space, and goes with its last group. Otherwise the
+    /// program asked for it, and destroys it.
+    pub(super) automatic: bool,
     /// The IOMMU of the group that it was made for.
     pub(super) iommu: Arc<dyn Iommu>,
     pub(super) groups: Vec<Arc<Group>>,
@@ -120,7 +123,7 @@ impl Ioas {
         self.domains.iter().all(|domain| domain.iommu.enforces_coherency())
     }
 
-    /// Whether a device or an emulated one uses it, so that it cannot be destroyed.
+    /// Whether a domain or an emulated device uses it, so that it cannot be destroyed.
     pub(super) fn is_used(&self) -> bool {
         !self.domains.is_empty() || !self.accesses.is_empty()
     }
@@ -129,6 +132,11 @@ impl Ioas {
     pub(super) fn domain_of(&self, group: &Group) -> Option<ObjectId> {
         let holds = |domain: &&Domain| domain.groups.iter().any(|member| member.id == group.id);
         self.domains.iter().find(holds).map(|domain| domain.id)
+    }
+
+    /// The domain with this number.
+    pub(super) fn domain(&self, id: ObjectId) -> Option<&Domain> {
+        self.domains.iter().find(|domain| domain.id == id)
     }
 
     /// The reservation that `range` touches first, by address.
@@ -214,12 +222,13 @@ impl Ioas {
             mapping.is_some_and(|mapping| mapping.iova.first() == *first)
         };
         let reserved = |allowed: &IovaRange| self.reservation_in(allowed).is_some();
+        let left = |domain: &Domain| domain.automatic && domain.groups.is_empty();
         let rules = [
             (self.mappings.iter().all(mapped), "mappings are in the domains, if there are any"),
             (self.mappings.iter().all(inside), "mappings lie where nothing is reserved"),
             (self.silent.iter().all(silent), "what is silent is a mapping"),
             (!self.allowed.iter().any(reserved), "what is allowed is not reserved"),
-            (self.domains.iter().all(|d| !d.groups.is_empty()), "each domain has a group"),
+            (!self.domains.iter().any(left), "each automatic domain has a group"),
             (self.check_alignment(self.alignment).is_ok(), "mappings are aligned"),
         ];
         let broken = rules.into_iter().find(|(holds, _)| !holds).map(|(_, name)| name);

@@ -7,15 +7,18 @@
 //! `context` is what its descriptors share, `objects` the numbers that programs know things by. `ioas` is
 //! an address space; what is done to it is in `map`, `place`, `pin`, `unmap`, `attach` and `access`;
 //! `remove` is `unmap` with those who have to know.
-//! `bind` is how devices come; the calls of iommufd's own are in `native`, `allow` and `option`. The
-//! mapping table and the bus are those of type1.
+//! `bind` is how devices come; the calls of iommufd's own are in `native`, `allow`, `option`, `hwpt` and
+//! `destroy`. The mapping table and the bus are those of type1.
 
 mod access;
 mod allow;
 mod attach;
+mod attach_error;
 mod bind;
 mod compat;
 mod context;
+mod destroy;
+mod hwpt;
 mod ioas;
 mod large_pages;
 mod map;
@@ -33,16 +36,18 @@ use std::sync::Arc;
 pub use access::AccessError;
 pub use allow::AllowIovasError;
 pub(crate) use allow::AllowedRanges;
-pub use attach::IoasAttachError;
+pub use attach_error::IoasAttachError;
 pub use bind::BindError;
 pub(crate) use bind::{Bound, BoundDevices};
 pub(crate) use compat::OtherKind;
 pub use compat::{CompatInfo, CompatMapError, CompatSetIommuError, CompatUnmapError};
 pub(crate) use context::Context;
 pub use context::NoCompatIoas;
+pub use destroy::DestroyError;
+pub use hwpt::{HwptAlloc, HwptAllocError, NoSuchDevice};
 pub use large_pages::LargePagesError;
 pub use map::IoasMapError;
-pub use native::{DestroyError, IoasMap, IoasRanges, NativeMapError, NativeUnmapError, NoSuchIoas};
+pub use native::{IoasMap, IoasRanges, NativeMapError, NativeUnmapError, NoSuchIoas};
 pub(crate) use objects::ObjectId;
 pub use option::{IommuOption, OptionError};
 pub use unmap::IoasUnmapError;

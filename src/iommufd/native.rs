@@ -9,7 +9,7 @@ use super::allow::{AllowIovasError, AllowedRanges};
 use super::context::State;
 use super::ioas::Ioas;
 use super::map::{IoasMapError, Request};
-use super::objects::{Object, ObjectId};
+use super::objects::ObjectId;
 use super::unmap::{IoasUnmapError, range_of};
 use crate::addr::{Iova, Vaddr};
 use crate::errno::Errno;
@@ -30,36 +30,6 @@ impl NoSuchIoas {
     /// What the kernel answers.
     pub fn errno(self) -> Errno {
         Errno::ENOENT
-    }
-}
-
-/// Why an object cannot be destroyed: one variant per rule.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DestroyError {
-    /// The iommufd has no such object. ENOENT.
-    #[error("the iommufd has no object {id}")]
-    NoSuchObject {
-        /// The number given.
-        id: u32,
-    },
-    /// Something uses the object. EBUSY.
-    #[error("object {id} is in use: {}", if *.is_ioas { "devices are attached to it" }
-        else { "close or detach its devices, and it goes by itself" })]
-    InUse {
-        /// The number given.
-        id: u32,
-        /// Whether it is an address space.
-        is_ioas: bool,
-    },
-}
-
-impl DestroyError {
-    /// What the kernel answers.
-    pub fn errno(&self) -> Errno {
-        match self {
-            Self::NoSuchObject { .. } => Errno::ENOENT,
-            Self::InUse { .. } => Errno::EBUSY,
-        }
     }
 }
 
@@ -200,26 +170,6 @@ impl Iommufd {
     /// `IOMMU_IOAS_ALLOC`: a new, empty address space; returns its number.
     pub fn ioas_alloc(&self) -> u32 {
         self.context.lock().new_ioas(&self.context.shared)
-    }
-
-    /// `IOMMU_DESTROY`: destroys an address space that no device is attached to, with its mappings. Nothing
-    /// else can be destroyed: devices and domains go by themselves.
-    pub fn destroy(&self, id: u32) -> Result<(), DestroyError> {
-        let mut state = self.context.lock();
-        let used = match state.objects.get(id).ok_or(DestroyError::NoSuchObject { id })? {
-            Object::Ioas(ioas) => ioas.is_used(),
-            Object::Domain { .. } | Object::Device(_) => true,
-        };
-        if used {
-            let is_ioas = state.objects.ioas(id).is_some();
-            return Err(DestroyError::InUse { id, is_ioas });
-        }
-        let gone = state.objects.remove(id);
-        state.compat = state.compat.filter(|compat| *compat != id);
-        drop(state);
-        // What it owns (processes, their memory) is not ours to run under a lock.
-        drop(gone);
-        Ok(())
     }
 
     /// `IOMMU_IOAS_IOVA_RANGES`: what can be mapped.

@@ -17,7 +17,7 @@ pub(super) struct Objects(BTreeMap<ObjectId, Object>);
 #[derive(Debug)]
 pub(super) enum Object {
     Ioas(Box<Ioas>),
-    /// A domain (`HWPT`) of an address space, which goes with its last group.
+    /// A domain (`HWPT`) of an address space.
     Domain {
         ioas: ObjectId,
     },

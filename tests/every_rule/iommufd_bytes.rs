@@ -72,6 +72,10 @@ pub(crate) fn break_iommufd_bytes(broken: &mut Broken) {
     broken!(broken, "IommufdIoctlError", read_only(command::IOAS_UNMAP, unmap), EFAULT);
     let option = &[24, 0, 0, 0, 1, 0];
     broken!(broken, "IommufdIoctlError", issue(command::IOMMU_OPTION, option), EBUSY);
+    let info = &[40, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+    broken!(broken, "IommufdIoctlError", issue(command::GET_HW_INFO, info), ENOENT);
+    let alloc = &[24, 0, 9, 1, 0, 0];
+    broken!(broken, "IommufdIoctlError", issue(command::HWPT_ALLOC, alloc), ENOENT);
 
     break_compat_bytes(broken, &program);
     break_cdev_bytes(broken, &vfio, &program);

@@ -18,6 +18,7 @@ mod files;
 mod injected;
 mod iommufd;
 mod iommufd_bytes;
+mod iommufd_hwpt;
 mod map;
 mod unmap;
 
@@ -136,6 +137,7 @@ fn every_rule_is_broken_and_documented() {
     iommufd::break_accesses(&mut broken);
     iommufd::break_memory_of_devices(&mut broken);
     iommufd_bytes::break_iommufd_bytes(&mut broken);
+    iommufd_hwpt::break_hwpt_alloc(&mut broken);
     injected::break_on_demand(&mut broken);
     injected::break_plans(&mut broken);
 

@@ -10,9 +10,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use vfio_sim::device::ioctl::DeviceIoctlError;
 use vfio_sim::device::{Listener, NotEventFd};
 use vfio_sim::run::line::Line;
-use vfio_type1::abi::{
-    CdevIoctlError, FileOperation, GroupReply, IommufdIoctlError, command, container_file_errno,
-};
+use vfio_type1::abi::{CdevIoctlError, FileOperation, GroupReply, command, container_file_errno};
 use vfio_type1::{Errno, FdTarget, GroupId, Memory as _, OpenCdev, OpenGroup, Vaddr};
 
 use crate::files::File;
@@ -227,7 +225,9 @@ pub(crate) fn ioctl(fd: RawFd, command: u64, arg: u64) -> Option<Answer> {
         File::Iommufd(name, iommufd) => {
             let make = || {
                 let answer = iommufd.ioctl(&world.process, command, arg);
-                if let Err(error @ IommufdIoctlError::NotModelled { .. }) = &answer {
+                if let Err(error) = &answer
+                    && error.is_not_modelled()
+                {
                     say_once(error);
                 }
                 answer.map(i64::from).map_err(|error| error.errno())

@@ -286,6 +286,8 @@ pub(crate) fn named(command: u32, request: &[u8]) -> Option<(u64, u64)> {
         command::IOAS_MAP => Some((word(16)?, word(24)?)),
         // Where the ranges go.
         command::IOAS_IOVA_RANGES => Some((word(16)?, (word(8)? & 0xffff_ffff) * 16)),
+        // Where the kernel tells of the IOMMU.
+        command::GET_HW_INFO => Some((word(16)?, word(12)? & 0xffff_ffff)),
         // The bitmap, if there is one.
         command::IOMMU_UNMAP_DMA | command::IOMMU_DIRTY_PAGES => Some((word(40)?, word(32)?)),
         _ => None,

@@ -84,6 +84,10 @@ fn describe_argument(command: u32, bytes: &[u8]) -> String {
             ("user_va", 16, 8),
         ],
         command::IOAS_UNMAP => &[("ioas_id", 4, 4), ("iova", 8, 8), ("length", 16, 8)],
+        command::HWPT_ALLOC => &[("flags", 4, 4), ("dev_id", 8, 4), ("pt_id", 12, 4)],
+        command::GET_HW_INFO => {
+            &[("flags", 4, 4), ("dev_id", 8, 4), ("data_len", 12, 4), ("data_uptr", 16, 8)]
+        }
         command::IOMMU_DIRTY_PAGES => &[("flags", 4, 4), ("iova", 8, 8), ("size", 16, 8)],
         _ => &[],
     };
