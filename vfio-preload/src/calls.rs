@@ -17,7 +17,7 @@ use crate::files::File;
 use crate::inside::{self, Inside};
 use crate::opened::{Opened, OpenedBy};
 use crate::own::{self, Kept};
-use crate::say::{say, say_once};
+use crate::say::{self, STDERR, say, say_once};
 use crate::tape::{self, Name};
 use crate::trap;
 use crate::world::{FileId, Node, World};
@@ -59,8 +59,7 @@ pub(crate) fn opened(fd: RawFd) -> Result<(), Errno> {
     let _inside = inside::enter();
     // One that is only a place in the tree opens nothing; nor does a child that borrows its parent's memory.
     let place = borrow(fd).and_then(|fd| rustix::fs::fcntl_getfl(fd).ok());
-    let elsewhere = World::get().is_some_and(|world| !world.is_here());
-    if elsewhere || place.is_none_or(|flags| flags.contains(OFlags::PATH)) {
+    if borrows_memory() || place.is_none_or(|flags| flags.contains(OFlags::PATH)) {
         return Ok(());
     }
     let world = World::get_or_make().ok_or(Errno::ENODEV)?;
@@ -132,15 +131,20 @@ fn open_cdev(world: &World, device: &str) -> Result<File, Errno> {
     Ok(File::Device(Arc::new(Opened::new(name, world.slot(device)?, OpenedBy::Node(cdev)))))
 }
 
+/// Whether this is a child of `vfork`, which leaves its parent's memory as it is.
+fn borrows_memory() -> bool {
+    World::get().is_some_and(|world| !world.is_here())
+}
+
 /// Notes that a descriptor is about to be closed.
 pub(crate) fn closing(fd: RawFd) {
+    if fd == STDERR && !borrows_memory() {
+        say::stderr_is(false);
+    }
     if let Some(world) = World::get().filter(|world| world.files.has(fd) && world.is_here()) {
         let _inside = inside::enter();
         world.files.set(fd, None);
-        // What a container lost with its last descriptor.
-        if let Some(tape) = &world.tape {
-            tape.notes(world);
-        }
+        world.note_findings();
     } else if let Some(parents) = World::parents() {
         parents.files.forget(fd);
     }
@@ -148,6 +152,9 @@ pub(crate) fn closing(fd: RawFd) {
 
 /// Notes that descriptors are about to be closed, from `first` to `last`.
 pub(crate) fn closing_all(first: RawFd, last: RawFd) {
+    if (first..=last).contains(&STDERR) && !borrows_memory() {
+        say::stderr_is(false);
+    }
     if let Some(parents) = World::parents() {
         parents.files.between(first, last).into_iter().for_each(|fd| parents.files.forget(fd));
     }
@@ -156,10 +163,15 @@ pub(crate) fn closing_all(first: RawFd, last: RawFd) {
     for fd in world.files.between(first, last) {
         world.files.set(fd, None);
     }
+    world.note_findings();
 }
 
 /// Notes that `to` is open on what `from` is open on.
 pub(crate) fn duplicated(from: RawFd, to: RawFd) {
+    // What is put in stderr's place on purpose is stderr.
+    if to == STDERR && !borrows_memory() {
+        say::stderr_is(true);
+    }
     let concerns = |world: &World| world.files.has(from) || world.files.has(to);
     World::inheriting(from);
     if let Some(world) = World::get().filter(|world| from != to && concerns(world))

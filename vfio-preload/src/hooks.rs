@@ -16,7 +16,7 @@ use vfio_type1::abi::FileOperation;
 use crate::calls::{self, Answer};
 use crate::files::File;
 use crate::mapping::{self, MapRequest};
-use crate::say::{self, say_once};
+use crate::say::say_once;
 use crate::world::World;
 use crate::{inside, kvm, limits, next, own, signals, start, stat, transfer};
 
@@ -109,7 +109,6 @@ unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
         return -1;
     }
     calls::closing(fd);
-    say::closing(&(fd..=fd));
     // SAFETY: as libc's.
     unsafe { next::close(fd) }
 }
@@ -122,7 +121,6 @@ unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_in
     // With any other flag nothing is closed.
     if flags & !UNSHARE == 0 && first <= last {
         calls::closing_all(end(first), end(last));
-        say::closing(&(end(first)..=end(last)));
         for (first, last) in own::others(end(first), end(last)) {
             let (first, last) = (first.unsigned_abs(), last.unsigned_abs());
             // SAFETY: as libc's.
@@ -146,7 +144,6 @@ unsafe extern "C-unwind" fn closefrom(first: c_int) {
 /// What to return for a copy of a descriptor.
 fn duplicated(from: c_int, to: c_int) -> c_int {
     if to >= 0 {
-        say::copied(to);
         calls::duplicated(from, to);
     }
     to
@@ -162,7 +159,8 @@ unsafe extern "C-unwind" fn dup(fd: c_int) -> c_int {
 fn is_taken(to: c_int) -> bool {
     if own::keeps(to) {
         say_once(format!(
-            "descriptor {to}, which the program copies another one to, belongs to a simulated device: EBUSY"
+            "descriptor {to}, which the program copies another one to, belongs to vfio-sim: EBUSY; \
+             copy it to a number that is free, or a low one"
         ));
         set_errno(Errno::EBUSY);
     }

@@ -78,13 +78,9 @@ pub(crate) fn unmapped(at: u64, bytes: usize) {
         }
         // A device that this closes is told here, after the list has been let go of.
         let closed = world.windows.remove(&range);
-        if closed.is_empty() {
-            return;
-        }
-        drop(closed);
-        // What a container lost with its last device.
-        if let Some(tape) = &world.tape {
-            tape.notes(world);
+        if !closed.is_empty() {
+            drop(closed);
+            world.note_findings();
         }
     }
 }

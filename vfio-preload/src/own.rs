@@ -5,11 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, RawFd};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+use vfio_sim::device::FIRST_DESCRIPTOR;
 
 use crate::fd_set::FdSet;
-
-/// They are numbered from here on, out of the way of the program's, if the limit has room there.
-const FIRST: RawFd = 700;
 
 /// Those that are open now.
 static KEPT: FdSet = FdSet::new();
@@ -21,7 +19,9 @@ pub(crate) struct Kept(RawFd);
 /// A copy of a descriptor.
 pub(crate) fn copy(file: impl AsFd) -> Result<Kept, Errno> {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let first = RawFd::try_from(limit / 2).map_or(FIRST, |half| half.min(FIRST));
+    // Out of the way of the program's, if the limit has room there.
+    let half = RawFd::try_from(limit / 2).unwrap_or(FIRST_DESCRIPTOR);
+    let first = half.min(FIRST_DESCRIPTOR);
     let high = rustix::io::fcntl_dupfd_cloexec(&file, first);
     let copy = high.or_else(|_| rustix::io::fcntl_dupfd_cloexec(&file, 0))?.into_raw_fd();
     KEPT.set(copy, true);

@@ -4,38 +4,30 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::Write as _;
-use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-const STDERR: RawFd = 2;
+pub(crate) const STDERR: RawFd = 2;
 
 /// Whether the program has closed its stderr: what is open by that number then is another file.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Notes that descriptors are about to be closed.
-pub(crate) fn closing(descriptors: &RangeInclusive<RawFd>) {
-    if descriptors.contains(&STDERR) {
-        CLOSED.store(true, Ordering::Relaxed);
-    }
+/// Notes whether what is open by the number of stderr is stderr.
+pub(crate) fn stderr_is(there: bool) {
+    CLOSED.store(!there, Ordering::Relaxed);
 }
 
-/// Notes that a descriptor is a copy of another one: what is put in stderr's place on purpose is stderr.
-pub(crate) fn copied(to: RawFd) {
-    if to == STDERR {
-        CLOSED.store(false, Ordering::Relaxed);
+/// Straight to the system: the program may have its own ideas of stderr's buffers and locks.
+fn write(line: &[u8]) {
+    if !CLOSED.load(Ordering::Relaxed) {
+        let _ = rustix::io::write(rustix::stdio::stderr(), line);
     }
 }
 
 /// Says something in a line of its own.
 pub(crate) fn say(text: impl Display) {
-    if CLOSED.load(Ordering::Relaxed) {
-        return;
-    }
-    let line = format!("vfio-sim: {text}\n");
-    // Straight to the system: the program may have its own ideas of stderr's buffers and locks.
-    let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+    write(format!("vfio-sim: {text}\n").as_bytes());
 }
 
 /// Says something that is made of these parts, without any memory but the stack's.
@@ -48,9 +40,7 @@ pub(crate) fn say_plainly(parts: &[&str]) {
         let _ = left.write(part.as_bytes());
     }
     let used = room - left.len();
-    if !CLOSED.load(Ordering::Relaxed) {
-        let _ = rustix::io::write(rustix::stdio::stderr(), &line[..used]);
-    }
+    write(&line[..used]);
 }
 
 /// Says something the first time.

@@ -200,6 +200,14 @@ impl World {
         }
     }
 
+    /// Writes down what the emulator has noticed since, if a recording is wanted: what a device did, what a
+    /// container lost with its last file.
+    pub(crate) fn note_findings(&self) {
+        if let Some(tape) = &self.tape {
+            tape.notes(self);
+        }
+    }
+
     /// A device of a group: recordings name groups by their devices.
     pub(crate) fn device_of(&self, id: GroupId) -> Option<&str> {
         let group = self.host.groups.iter().find(|group| group.id() == id)?;

@@ -131,7 +131,20 @@ static void files_in_the_place_of_stderr_are_the_program_s(void) {
     int log = memfd_create("log", 0);
     CHECK(dup2(log, STDERR_FILENO) == STDERR_FILENO);
     CHECK_FAILS(ioctl(vfio.device, _IO(VFIO_TYPE, VFIO_BASE + 23)), ENOTTY);
-    CHECK(lseek(log, 0, SEEK_END) > 0);
+    off_t said = lseek(log, 0, SEEK_END);
+    CHECK(said > 0);
+    // A child of vfork closes its own.
+    pid_t child = vfork();
+    if (!child) {
+        close(STDERR_FILENO);
+        _exit(0);
+    }
+    CHECK(waitpid(child, NULL, 0) == child);
+    CHECK_FAILS(ioctl(vfio.device, _IO(VFIO_TYPE, VFIO_BASE + 24)), ENOTTY);
+    CHECK(lseek(log, 0, SEEK_END) > said);
+    CHECK(!fclose(stderr) && memfd_create("data", 0) == STDERR_FILENO);
+    CHECK_FAILS(ioctl(vfio.device, _IO(VFIO_TYPE, VFIO_BASE + 25)), ENOTTY);
+    CHECK(lseek(STDERR_FILENO, 0, SEEK_END) == 0);
 }
 
 static void eventfds_are_known_in_another_root(void) {

@@ -5,9 +5,11 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use rustix::io;
 
-/// The same file by a high number, if there is room: a program that shares this process may close low ones
-/// that it does not know.
+/// From where on descriptors are that a program in the same process has not opened, and does not know: it may close
+/// low ones.
+pub const FIRST_DESCRIPTOR: RawFd = 700;
+
+/// The same file by such a number, if there is room.
 pub(super) fn moved_up(file: OwnedFd) -> OwnedFd {
-    const HIGH: RawFd = 700;
-    io::fcntl_dupfd_cloexec(&file, HIGH).unwrap_or(file)
+    io::fcntl_dupfd_cloexec(&file, FIRST_DESCRIPTOR).unwrap_or(file)
 }

@@ -75,6 +75,7 @@ mod window;
 
 pub use bar::BarMemory;
 pub(crate) use config::ConfigSpace;
+pub use descriptor::FIRST_DESCRIPTOR;
 pub use interrupts::IrqIndex;
 pub use irq_error::IrqError;
 pub use link::Link;
